@@ -1,0 +1,135 @@
+"""The blob API for single objects, as `sentry-cli` and other clients of its protocol speak it.
+
+An image's bytes are verified against the digest in its key and stored as the client had them; nothing else is stored
+under the use case of snapshots.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from snapshed.auth import Granted, Res
+from snapshed.bodies import Body, spooled, unpacked
+from snapshed.db.blobs import Stored
+from snapshed.domain import keys
+from snapshed.domain.grants import USE_CASE, Grant
+from snapshed.domain.receipt import moment
+from snapshed.errors import Forbidden, Invalid, NotFound, Unsupported
+from snapshed.ledger import sha256
+from snapshed.work import uploads
+from snapshed.work.uploads import Upload
+
+router = APIRouter(prefix="/v1", tags=["objects"])
+
+_SLACK = 2**20
+"""A compressed body may be a little larger than the object it unfolds to."""
+
+Sent = Annotated[Body, Depends(spooled(lambda settings: settings.max_file + _SLACK))]
+
+
+def check_place(grant: Grant, use_case: str, scopes: str, permission: str) -> None:
+    """Raise Forbidden unless the token is for this use case and these scopes and carries the permission."""
+    check_use_case(use_case)
+    if parse_scopes(scopes) != {"org": str(grant.org_id), "project": str(grant.project_id)}:
+        raise Forbidden("The upload token is for another project.")
+    if permission not in grant.permissions:
+        raise Forbidden(f"The upload token does not carry {permission}.")
+
+
+def check_use_case(use_case: str) -> None:
+    """Raise NotFound for use cases other than that of snapshots."""
+    if use_case != USE_CASE:
+        raise NotFound(f"The use case {use_case[:64]!r} does not exist here; snapshots use {USE_CASE}.")
+
+
+def parse_scopes(text: str) -> dict[str, str]:
+    """`org=1;project=2` as a mapping. Raises Invalid."""
+    pairs = [part.partition("=") for part in text.split(";")]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise Invalid("The scopes in the path need the form org=1;project=2.")
+    return {name: value for name, _, value in pairs}
+
+
+def digest_in(grant: Grant, key: str) -> str:
+    """The digest an image's key names. Raises Invalid for a key that is not `org/project/sha256`."""
+    digest = key.rsplit("/", 1)[-1]
+    if key != f"{grant.org_id}/{grant.project_id}/{digest}" or not keys.is_digest(digest):
+        raise Invalid(f"An image's key is {grant.org_id}/{grant.project_id}/ and the SHA-256 of its bytes.")
+    return digest
+
+
+def verified(digest: str, data: bytes) -> Upload:
+    """Bytes that are what their key says. Raises Invalid, and nothing is kept."""
+    actual = sha256(data)
+    if actual != digest:
+        raise Invalid(f"The bytes have the SHA-256 {actual}, not {digest} as their key says; nothing was stored.")
+    return Upload(digest, data)
+
+
+def facts_of(stored: Stored) -> dict[str, str]:
+    """The headers that describe a stored image."""
+    return {
+        "content-type": "application/octet-stream",
+        "x-sn-time-created": moment(stored.announced_at) or "",
+        "x-sn-size": str(stored.size),
+    }
+
+
+@router.put("/objects/{use_case}/{scopes}/{key:path}")
+def put(
+    use_case: str, scopes: str, key: str, request: Request, resources: Res, grant: Granted, body: Sent
+) -> JSONResponse:
+    """Store one image in the token's session."""
+    check_place(grant, use_case, scopes, "object.write")
+    if "upload_type" in request.query_params:
+        raise Unsupported("Resumable uploads are not supported; send the object in one request.")
+    digest = digest_in(grant, key)
+    owner = uploads.keep_open(resources, grant)
+    encoding = request.headers.get("content-encoding")
+    data = unpacked(body.open(), encoding, resources.settings.max_file, "The object")
+    for _ in uploads.keep(resources, owner, [verified(digest, data)]):
+        pass
+    return JSONResponse({"key": key})
+
+
+@router.post("/objects/{use_case}/{scopes}")
+@router.post("/objects/{use_case}/{scopes}/")
+def post(use_case: str, scopes: str, grant: Granted, request: Request) -> JSONResponse:
+    """Images are named by what they contain, so the server never chooses a key for one."""
+    check_place(grant, use_case, scopes, "object.write")
+    if "upload_type" in request.query_params:
+        raise Unsupported("Resumable uploads are not supported; send the object in one request.")
+    raise Invalid("An image needs a key of the form org/project/sha256; use PUT.")
+
+
+@router.head("/objects/{use_case}/{scopes}/{key:path}")
+def head(use_case: str, scopes: str, key: str, resources: Res, grant: Granted) -> Response:
+    """Whether the session may name this image; a yes is a promise that lasts as long as the session."""
+    check_place(grant, use_case, scopes, "object.read")
+    owner = uploads.keep_open(resources, grant)
+    digest = digest_in(grant, key)
+    stored = uploads.ask(resources, owner, [digest]).get(digest)
+    return Response(status_code=204, headers=facts_of(stored)) if stored else Response(status_code=404)
+
+
+@router.get("/objects/{use_case}/{scopes}/{key:path}")
+def get(use_case: str, scopes: str, key: str, resources: Res, grant: Granted) -> Response:
+    """The bytes of an image that a live snapshot names, or that the caller's own open session stored."""
+    check_place(grant, use_case, scopes, "object.read")
+    stored = uploads.read(resources, grant.project_id, digest_in(grant, key), grant.session_id)
+    pieces = resources.store.stream(stored.storage_key) if stored else None
+    if stored is None or pieces is None:
+        return Response(status_code=404)
+    return StreamingResponse(pieces, headers=facts_of(stored) | {"content-length": str(stored.size)})
+
+
+@router.delete("/objects/{use_case}/{scopes}/{key:path}", status_code=204)
+def delete(use_case: str, scopes: str, key: str, resources: Res, grant: Granted) -> Response:
+    """Give up the session's own claim on an image; whatever else names it keeps it."""
+    check_place(grant, use_case, scopes, "object.write")
+    owner = uploads.keep_open(resources, grant)
+    uploads.drop(resources, owner, digest_in(grant, key))
+    return Response(status_code=204)

@@ -1,0 +1,139 @@
+"""The snapshot API that `sentry-cli` speaks: upload options, create, details, delete, approve.
+
+Paths, field names and texts follow that client; what differs on purpose is said in docs/adr.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from snapshed.api.representations import details_document
+from snapshed.auth import Asker, Res, address_of, check_org, project_of, projects_of, require
+from snapshed.bodies import Body, spooled, unpacked
+from snapshed.domain.grants import USE_CASE
+from snapshed.errors import Invalid, NotFound
+from snapshed.resources import Resources
+from snapshed.work import deletion, snapshots, uploads
+from snapshed.work.access import Actor
+from snapshed.work.deletion import Order
+
+router = APIRouter(prefix="/api/0", tags=["snapshots"])
+
+MOST_MANIFEST = 256 * 2**20
+_USE_CASES = frozenset({"auto", "preprod", "snapshots", "preprod_snapshots"})
+
+Manifest = Annotated[Body, Depends(spooled(lambda _: MOST_MANIFEST))]
+Small = Annotated[Body, Depends(spooled(lambda _: 2**16))]
+
+_PROJECT = "/projects/{org}/{project}/preprodartifacts/snapshots"
+_SNAPSHOT = "/organizations/{org}/preprodartifacts/snapshots/{number}/"
+
+
+@router.get(f"{_PROJECT}/upload-options/")
+def upload_options(org: str, project: str, request: Request, resources: Res, actor: Asker) -> dict[str, Any]:
+    """Open an upload session and say where and how to upload images in it."""
+    found = project_of(resources, actor, org, project, "upload")
+    if request.query_params.get("usecase", USE_CASE) not in _USE_CASES:
+        raise Invalid("Invalid usecase")
+    opened = uploads.begin(resources, found.org_id, found.id, actor.principal)
+    return {
+        "objectstore": {
+            "url": address_of(request),
+            "usecase": USE_CASE,
+            "scopes": [["org", str(found.org_id)], ["project", str(found.id)]],
+            "authToken": opened.token,
+            "expirationPolicy": "manual",
+        }
+    }
+
+
+@router.post(f"{_PROJECT}/")
+def create(org: str, project: str, request: Request, resources: Res, actor: Asker, body: Manifest) -> dict[str, Any]:
+    """Create a snapshot from a manifest whose images are all here; 409 lists those that are not."""
+    found = project_of(resources, actor, org, project, "upload")
+    text = unpacked(body.open(), request.headers.get("content-encoding"), MOST_MANIFEST, "The manifest")
+    created = snapshots.create(resources, found, actor.principal, text)
+    return {
+        "artifactId": str(created.number),
+        "snapshotMetricsId": str(created.number),
+        "imageCount": created.image_count,
+        "snapshotUrl": f"{address_of(request)}/snapshots/{created.number}",
+    }
+
+
+@router.get("/organizations/{org}/preprodartifacts/snapshots/by-commit/")
+def by_commit(org: str, head_sha: str, resources: Res, actor: Asker, app_id: str | None = None) -> dict[str, str]:
+    """The newest snapshot of a commit."""
+    check_org(actor, org)
+    require(actor, "read")
+    reach = [project.id for project in projects_of(resources, actor)]
+    return {"head_artifact_id": str(snapshots.newest_of_commit(resources, reach, head_sha, app_id))}
+
+
+@router.get(_SNAPSHOT)
+def show(org: str, number: str, resources: Res, actor: Asker, compact_metadata: str = "") -> dict[str, Any]:
+    """A snapshot, its images, and what became of each compared with its base."""
+    check_org(actor, org)
+    require(actor, "read")
+    reach = [project.id for project in projects_of(resources, actor)]
+    found = snapshots.details(resources, reach, number_of(number))
+    return details_document(found, resources.now(), compact=compact_metadata in ("1", "true"))
+
+
+@router.delete(_SNAPSHOT, status_code=204)
+def delete(org: str, number: str, resources: Res, actor: Asker) -> Response:
+    """Delete a snapshot and everything that belonged to it; Location names the receipt."""
+    check_org(actor, org)
+    reach = projects_of(resources, actor)
+    snapshots.find(resources, [project.id for project in reach], number_of(number))
+    require(actor, "delete")
+    order = Order(actor.org_id, reach, actor.principal, snapshots=[number_of(number)])
+    deletion_id = deletion.request(resources, order)
+    return Response(status_code=204, headers={"location": f"/api/0/organizations/{org}/deletions/{deletion_id}/"})
+
+
+@router.post("/organizations/{org}/preprodartifacts/{number}/approve/", status_code=201)
+def approve(org: str, number: str, resources: Res, actor: Asker, body: Small) -> Response:
+    """Approve a snapshot as it stands."""
+    feature = _object(body).get("feature_type")
+    if feature not in ("snapshots", "size"):
+        raise Invalid("feature_type must be one of: snapshots, size")
+    return decide(resources, actor, org, number, "approved")
+
+
+@router.post("/organizations/{org}/preprodartifacts/{number}/reject/", status_code=201)
+def reject(org: str, number: str, resources: Res, actor: Asker) -> Response:
+    """Reject a snapshot: its changes are not wanted."""
+    return decide(resources, actor, org, number, "rejected")
+
+
+def decide(resources: Resources, actor: Actor, org: str, number: str, decision: str) -> Response:
+    """Remember a decision; 200 instead of 201 if this actor has decided so already."""
+    check_org(actor, org)
+    reach = [project.id for project in projects_of(resources, actor)]
+    snapshots.find(resources, reach, number_of(number))
+    require(actor, "review")
+    is_new = snapshots.decide(resources, reach, number_of(number), decision, actor.principal)
+    word = decision.capitalize()
+    return JSONResponse({"detail": word if is_new else f"Already {decision}"}, 201 if is_new else 200)
+
+
+def number_of(text: str) -> int:
+    """A snapshot's number. Raises NotFound for anything that is none: such a snapshot does not exist."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise NotFound("Snapshot not found")
+    return int(text)
+
+
+def _object(body: Body) -> dict[str, Any]:
+    try:
+        document: object = json.loads(body.open().read())
+    except (ValueError, RecursionError):
+        raise Invalid("Invalid json body") from None
+    if not isinstance(document, dict):
+        raise Invalid("Invalid json body")
+    return cast("dict[str, Any]", document)

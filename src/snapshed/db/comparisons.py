@@ -1,0 +1,236 @@
+"""Rows about comparisons of a head with a base.
+
+A comparison is worked on under a claim that ends by itself; a worker that lost its claim can commit nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from snapshed.db import rows
+from snapshed.db.pool import Tx
+from snapshed.domain.categorise import Category
+
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    id: UUID
+    head_id: UUID
+    base_id: UUID
+    base_number: int
+    state: State
+    counts: dict[str, int] | None
+    algorithm: str | None
+    error: str | None
+    report_id: UUID | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one name; sizes in pixels."""
+
+    name: str
+    category: Category
+    head_digest: str | None
+    base_digest: str | None
+    previous_name: str | None
+    changed_pixels: int | None
+    total_pixels: int | None
+    threshold: float | None
+    head_width: int | None
+    head_height: int | None
+    base_width: int | None
+    base_height: int | None
+    reason: str | None
+    detail: str | None
+    mask_id: UUID | None
+
+
+def add(tx: Tx, comparison_id: UUID, head_id: UUID, base_id: UUID, now: datetime) -> UUID | None:
+    """Add a waiting comparison, or wake a failed one of the same pair; its id, or None if there is nothing to do."""
+    return rows.value(
+        tx,
+        UUID,
+        """
+        INSERT INTO comparison (id, head_id, base_id, created_at) VALUES (%(id)s, %(head)s, %(base)s, %(now)s)
+            ON CONFLICT ON CONSTRAINT comparison_pair_is_unique
+            DO UPDATE SET state = 'waiting', error = NULL, attempts = 0 WHERE comparison.state = 'failed'
+        RETURNING id
+        """,
+        {"id": comparison_id, "head": head_id, "base": base_id, "now": now},
+    )
+
+
+def claim(tx: Tx, comparison_id: UUID, claim_id: UUID, now: datetime, until: datetime) -> Comparison | None:
+    """Take a comparison nobody else works on; None if it is finished, claimed, gone, or a side is marked."""
+    return rows.one(
+        tx,
+        Comparison,
+        """
+        UPDATE comparison c
+           SET state = 'running', claim = %(claim)s, claimed_until = %(until)s, attempts = attempts + 1
+          FROM artifact h, artifact b
+         WHERE c.id = %(id)s AND c.state IN ('waiting', 'running')
+           AND (c.claimed_until IS NULL OR c.claimed_until < %(now)s)
+           AND h.id = c.head_id AND b.id = c.base_id AND h.deletion_id IS NULL AND b.deletion_id IS NULL
+        RETURNING c.id, c.head_id, c.base_id, b.number AS base_number, c.state, c.counts, c.algorithm, c.error,
+                  c.report_id, c.created_at, c.finished_at
+        """,
+        {"id": comparison_id, "claim": claim_id, "now": now, "until": until},
+    )
+
+
+def lock_claimed(tx: Tx, comparison_id: UUID, claim_id: UUID) -> bool:
+    """Lock a comparison; False if it is gone or somebody else's by now."""
+    return bool(
+        rows.value(
+            tx,
+            bool,
+            "SELECT true FROM comparison WHERE id = %(id)s AND claim = %(claim)s AND state = 'running' FOR UPDATE",
+            {"id": comparison_id, "claim": claim_id},
+        )
+    )
+
+
+def extend_claim(tx: Tx, comparison_id: UUID, claim_id: UUID, until: datetime) -> bool:
+    """Keep a claim alive; False if it is lost."""
+    return (
+        rows.run(
+            tx,
+            """
+            UPDATE comparison SET claimed_until = %(until)s
+             WHERE id = %(id)s AND claim = %(claim)s AND state = 'running'
+            """,
+            {"id": comparison_id, "claim": claim_id, "until": until},
+        )
+        == 1
+    )
+
+
+def give_back(tx: Tx, comparison_id: UUID, claim_id: UUID) -> None:
+    """Let somebody else take it at once."""
+    rows.run(
+        tx,
+        """
+        UPDATE comparison SET state = 'waiting', claim = NULL, claimed_until = NULL
+         WHERE id = %(id)s AND claim = %(claim)s AND state = 'running'
+        """,
+        {"id": comparison_id, "claim": claim_id},
+    )
+
+
+def finish(tx: Tx, comparison_id: UUID, report_id: UUID, counts: dict[str, int], algorithm: str, now: datetime) -> None:
+    rows.run(
+        tx,
+        """
+        UPDATE comparison
+           SET state = 'done', report_id = %(report)s, counts = %(counts)s, algorithm = %(algorithm)s, error = NULL,
+               claim = NULL, claimed_until = NULL, finished_at = %(now)s
+         WHERE id = %(id)s
+        """,
+        {"id": comparison_id, "report": report_id, "counts": Jsonb(counts), "algorithm": algorithm, "now": now},
+    )
+
+
+def fail(tx: Tx, comparison_id: UUID, claim_id: UUID, error: str, now: datetime) -> None:
+    rows.run(
+        tx,
+        """
+        UPDATE comparison
+           SET state = 'failed', error = %(error)s, claim = NULL, claimed_until = NULL, finished_at = %(now)s
+         WHERE id = %(id)s AND claim = %(claim)s AND state = 'running'
+        """,
+        {"id": comparison_id, "claim": claim_id, "error": error, "now": now},
+    )
+
+
+def attempts(tx: Tx, comparison_id: UUID) -> int:
+    return rows.value(tx, int, "SELECT attempts FROM comparison WHERE id = %(id)s", {"id": comparison_id}) or 0
+
+
+def add_results(tx: Tx, comparison_id: UUID, results: list[Result]) -> None:
+    with (
+        tx.cursor() as cursor,
+        cursor.copy(
+            """
+            COPY comparison_image (comparison_id, name, category, head_digest, base_digest, previous_name,
+                                   changed_pixels, total_pixels, threshold, head_width, head_height, base_width,
+                                   base_height, reason, detail, mask_id) FROM STDIN
+            """
+        ) as copy,
+    ):
+        for result in results:
+            copy.write_row(
+                (
+                    comparison_id,
+                    result.name,
+                    result.category,
+                    result.head_digest,
+                    result.base_digest,
+                    result.previous_name,
+                    result.changed_pixels,
+                    result.total_pixels,
+                    result.threshold,
+                    result.head_width,
+                    result.head_height,
+                    result.base_width,
+                    result.base_height,
+                    result.reason,
+                    result.detail,
+                    result.mask_id,
+                )
+            )
+
+
+def newest(tx: Tx, head_id: UUID) -> Comparison | None:
+    """The newest comparison of a head whose base is not marked."""
+    return rows.one(
+        tx,
+        Comparison,
+        """
+        SELECT c.id, c.head_id, c.base_id, b.number AS base_number, c.state, c.counts, c.algorithm, c.error,
+               c.report_id, c.created_at, c.finished_at
+          FROM comparison c JOIN artifact b ON b.id = c.base_id
+         WHERE c.head_id = %(head)s AND b.deletion_id IS NULL
+         ORDER BY c.created_at DESC, c.id DESC LIMIT 1
+        """,
+        {"head": head_id},
+    )
+
+
+def results(tx: Tx, comparison_id: UUID) -> list[Result]:
+    return rows.many(
+        tx,
+        Result,
+        """
+        SELECT name, category, head_digest, base_digest, previous_name, changed_pixels, total_pixels, threshold,
+               head_width, head_height, base_width, base_height, reason, detail, mask_id
+          FROM comparison_image WHERE comparison_id = %(id)s ORDER BY name
+        """,
+        {"id": comparison_id},
+    )
+
+
+def unclaimed(tx: Tx, now: datetime, limit: int) -> list[UUID]:
+    """Comparisons that somebody should take: waiting, or left running by a worker that is gone."""
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT c.id FROM comparison c
+          JOIN artifact h ON h.id = c.head_id JOIN artifact b ON b.id = c.base_id
+         WHERE c.state IN ('waiting', 'running') AND (c.claimed_until IS NULL OR c.claimed_until < %(now)s)
+           AND h.deletion_id IS NULL AND b.deletion_id IS NULL
+         ORDER BY c.created_at LIMIT %(limit)s
+        """,
+        {"now": now, "limit": limit},
+    )

@@ -1,0 +1,86 @@
+"""The one row about this installation, and its signing keys.
+
+No key ever leaves here but to the room that signs with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from snapshed.db import rows
+from snapshed.db.pool import Tx
+
+Purpose = Literal["receipt", "upload", "sign_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    id: UUID
+    epoch: int
+    protocol: int
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    kid: str
+    private_pem: str
+    public_pem: str
+
+
+def find(tx: Tx) -> Installation | None:
+    return rows.one(tx, Installation, "SELECT id, epoch, protocol, address FROM installation")
+
+
+def found(tx: Tx, installation_id: UUID, epoch: int, protocol: int, first_number: int, now: datetime) -> None:
+    """Write the installation row and let artifact numbers begin at `first_number`."""
+    rows.run(
+        tx,
+        "INSERT INTO installation (id, epoch, protocol, created_at) VALUES (%(id)s, %(epoch)s, %(protocol)s, %(now)s)",
+        {"id": installation_id, "epoch": epoch, "protocol": protocol, "now": now},
+    )
+    rows.run(tx, "SELECT setval('artifact_number', %(first)s, false)", {"first": first_number})
+
+
+def lock(tx: Tx) -> None:
+    """Let one process at a time look whether the installation is founded, and found it."""
+    rows.run(tx, "SELECT pg_advisory_xact_lock(3, 0)")
+
+
+def remember_address(tx: Tx, address: str) -> None:
+    rows.run(tx, "UPDATE installation SET address = %(address)s", {"address": address})
+
+
+def add_key(tx: Tx, purpose: Purpose, key: SigningKey, now: datetime) -> None:
+    rows.run(
+        tx,
+        """
+        INSERT INTO signing_key (kid, purpose, private_pem, public_pem, created_at)
+        VALUES (%(kid)s, %(purpose)s, %(private)s, %(public)s, %(now)s)
+        """,
+        {"kid": key.kid, "purpose": purpose, "private": key.private_pem, "public": key.public_pem, "now": now},
+    )
+
+
+def newest_key(tx: Tx, purpose: Purpose) -> SigningKey | None:
+    return rows.one(
+        tx,
+        SigningKey,
+        """
+        SELECT kid, private_pem, public_pem FROM signing_key
+         WHERE purpose = %(purpose)s ORDER BY created_at DESC LIMIT 1
+        """,
+        {"purpose": purpose},
+    )
+
+
+def public_pem(tx: Tx, purpose: Purpose, kid: str) -> str | None:
+    return rows.value(
+        tx,
+        str,
+        "SELECT public_pem FROM signing_key WHERE purpose = %(purpose)s AND kid = %(kid)s",
+        {"purpose": purpose, "kid": kid},
+    )

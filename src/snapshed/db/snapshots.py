@@ -1,0 +1,304 @@
+"""Rows about snapshots and their images. Every reader here passes over what a deletion has marked.
+
+Writes happen in one transaction, the commit of a snapshot; nothing is updated later but by a deletion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from snapshed.db import rows
+from snapshed.db.pool import Tx
+from snapshed.domain.manifest import Commit, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot that is not marked, with its commit facts."""
+
+    artifact_id: UUID
+    number: int
+    project_id: int
+    project_slug: str
+    org_id: int
+    org_slug: str
+    app_id: str
+    created_at: datetime
+    created_by: str
+    image_count: int
+    selective: bool
+    all_names: list[str] | None
+    diff_threshold: float | None
+    head_sha: str | None
+    base_sha: str | None
+    provider: str | None
+    head_repo_name: str | None
+    base_repo_name: str | None
+    head_ref: str | None
+    base_ref: str | None
+    pr_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One named image; `image_id` and `storage_key` are None once the image was withdrawn."""
+
+    name: str
+    digest: str
+    width: int
+    height: int
+    diff_threshold: float | None
+    facts: dict[str, Any]
+    image_id: UUID | None
+    storage_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of the list of snapshots."""
+
+    number: int
+    project_slug: str
+    app_id: str
+    created_at: datetime
+    image_count: int
+    head_sha: str | None
+    base_sha: str | None
+    head_ref: str | None
+    pr_number: int | None
+    comparison_state: str | None
+    counts: dict[str, int] | None
+    decision: str | None
+
+
+def add(tx: Tx, artifact_id: UUID, project_id: int, app_id: str, now: datetime) -> int:
+    """Add the root row and return the snapshot's public number."""
+    number = rows.value(
+        tx,
+        int,
+        """
+        INSERT INTO artifact (id, project_id, kind, app_id, created_at)
+        VALUES (%(id)s, %(project)s, 'snapshot', %(app)s, %(now)s) RETURNING number
+        """,
+        {"id": artifact_id, "project": project_id, "app": app_id, "now": now},
+    )
+    assert number is not None  # noqa: S101  RETURNING of one inserted row
+    return number
+
+
+def fill(
+    tx: Tx, artifact_id: UUID, manifest: Manifest, manifest_id: UUID, created_by: str, image_ids: dict[str, UUID]
+) -> None:
+    """Add the snapshot and its references; `image_ids` maps every digest to its locked live blob."""
+    commit: Commit = manifest.commit
+    rows.run(
+        tx,
+        """
+        INSERT INTO snapshot (artifact_id, manifest_id, image_count, selective, all_names, diff_threshold, head_sha,
+                              base_sha, provider, head_repo_name, base_repo_name, head_ref, base_ref, pr_number,
+                              created_by)
+        VALUES (%(artifact)s, %(manifest)s, %(count)s, %(selective)s, %(names)s, %(threshold)s, %(head_sha)s,
+                %(base_sha)s, %(provider)s, %(head_repo)s, %(base_repo)s, %(head_ref)s, %(base_ref)s, %(pr)s,
+                %(created_by)s)
+        """,
+        {
+            "artifact": artifact_id,
+            "manifest": manifest_id,
+            "count": len(manifest.images),
+            "selective": manifest.selective,
+            "names": None if manifest.all_names is None else list(manifest.all_names),
+            "threshold": manifest.threshold,
+            "head_sha": commit.head_sha,
+            "base_sha": commit.base_sha,
+            "provider": commit.provider,
+            "head_repo": commit.head_repo_name,
+            "base_repo": commit.base_repo_name,
+            "head_ref": commit.head_ref,
+            "base_ref": commit.base_ref,
+            "pr": commit.pr_number,
+            "created_by": created_by,
+        },
+    )
+    with (
+        tx.cursor() as cursor,
+        cursor.copy(
+            "COPY snapshot_image (artifact_id, name, image_id, digest, width, height, diff_threshold, facts) FROM STDIN"
+        ) as copy,
+    ):
+        for image in manifest.images:
+            copy.write_row(
+                (
+                    artifact_id,
+                    image.name,
+                    image_ids[image.digest],
+                    image.digest,
+                    image.width,
+                    image.height,
+                    image.threshold,
+                    Jsonb(image.facts),
+                )
+            )
+
+
+def find(tx: Tx, number: int) -> Snapshot | None:
+    """The snapshot of that number, unless it is marked."""
+    return rows.one(
+        tx,
+        Snapshot,
+        """
+        SELECT s.artifact_id, a.number, a.project_id, p.slug AS project_slug, p.org_id, o.slug AS org_slug, a.app_id,
+               a.created_at, s.created_by, s.image_count, s.selective, s.all_names, s.diff_threshold, s.head_sha,
+               s.base_sha, s.provider, s.head_repo_name, s.base_repo_name, s.head_ref, s.base_ref, s.pr_number
+          FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
+          JOIN project p ON p.id = a.project_id JOIN org o ON o.id = p.org_id
+         WHERE a.number = %(number)s AND a.deletion_id IS NULL
+        """,
+        {"number": number},
+    )
+
+
+def find_by_artifact(tx: Tx, artifact_id: UUID) -> Snapshot | None:
+    """The snapshot of that artifact, unless it is marked."""
+    number = rows.value(tx, int, "SELECT number FROM artifact WHERE id = %(id)s", {"id": artifact_id})
+    return None if number is None else find(tx, number)
+
+
+def images(tx: Tx, artifact_id: UUID) -> list[Image]:
+    """Every image of a snapshot, by name."""
+    return rows.many(
+        tx,
+        Image,
+        """
+        SELECT i.name, i.digest, i.width, i.height, i.diff_threshold, i.facts, i.image_id, b.storage_key
+          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id
+         WHERE i.artifact_id = %(artifact)s ORDER BY i.name
+        """,
+        {"artifact": artifact_id},
+    )
+
+
+def newest_by_commit(
+    tx: Tx, project_id: int, app_id: str, head_sha: str, repo_name: str | None, not_artifact: UUID
+) -> UUID | None:
+    """The newest snapshot of that commit and app: the base of whoever builds on it."""
+    return rows.value(
+        tx,
+        UUID,
+        """
+        SELECT a.id FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
+         WHERE a.project_id = %(project)s AND a.app_id = %(app)s AND a.deletion_id IS NULL AND a.id <> %(not)s
+           AND s.head_sha = %(sha)s AND s.head_repo_name IS NOT DISTINCT FROM %(repo)s
+         ORDER BY a.created_at DESC, a.number DESC LIMIT 1
+        """,
+        {"project": project_id, "app": app_id, "sha": head_sha, "repo": repo_name, "not": not_artifact},
+    )
+
+
+def waiting_heads(
+    tx: Tx, project_id: int, app_id: str, base_sha: str, repo_name: str | None, not_artifact: UUID
+) -> list[UUID]:
+    """Snapshots that build on that commit and have no finished comparison yet."""
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT a.id FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
+         WHERE a.project_id = %(project)s AND a.app_id = %(app)s AND a.deletion_id IS NULL AND a.id <> %(not)s
+           AND s.base_sha = %(sha)s
+           AND coalesce(s.base_repo_name, s.head_repo_name) IS NOT DISTINCT FROM %(repo)s
+           AND NOT EXISTS (SELECT FROM comparison c JOIN artifact b ON b.id = c.base_id
+                            WHERE c.head_id = a.id AND c.state = 'done' AND b.deletion_id IS NULL)
+         ORDER BY a.id
+        """,
+        {"project": project_id, "app": app_id, "sha": base_sha, "repo": repo_name, "not": not_artifact},
+    )
+
+
+def lock_commits(tx: Tx, project_id: int) -> None:
+    """Let one commit at a time look for its base and its heads, so that of two at once the second sees the first."""
+    rows.run(tx, "SELECT pg_advisory_xact_lock(2, %(project)s::int)", {"project": project_id})
+
+
+def newest_by_head(tx: Tx, project_ids: list[int], head_sha: str, app_id: str | None) -> int | None:
+    """The number of the newest snapshot of a commit, over all apps unless one is named."""
+    return rows.value(
+        tx,
+        int,
+        """
+        SELECT a.number FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
+         WHERE a.project_id = ANY(%(projects)s) AND a.deletion_id IS NULL AND s.head_sha = %(sha)s
+           AND (%(app)s::text IS NULL OR a.app_id = %(app)s)
+         ORDER BY a.created_at DESC, a.number DESC LIMIT 1
+        """,
+        {"projects": project_ids, "sha": head_sha, "app": app_id},
+    )
+
+
+def listed(tx: Tx, project_ids: list[int], before: int | None, limit: int) -> list[Listed]:
+    """A page of unmarked snapshots, newest first, with the state of their newest comparison and decision."""
+    return rows.many(
+        tx,
+        Listed,
+        """
+        SELECT a.number, p.slug AS project_slug, a.app_id, a.created_at, s.image_count, s.head_sha, s.base_sha,
+               s.head_ref, s.pr_number, c.state AS comparison_state, c.counts, d.decision
+          FROM artifact a
+          JOIN snapshot s ON s.artifact_id = a.id
+          JOIN project p ON p.id = a.project_id
+          LEFT JOIN LATERAL (
+               SELECT c.state, c.counts FROM comparison c JOIN artifact b ON b.id = c.base_id
+                WHERE c.head_id = a.id AND b.deletion_id IS NULL
+                ORDER BY c.created_at DESC, c.id DESC LIMIT 1) c ON true
+          LEFT JOIN LATERAL (
+               SELECT decision FROM approval WHERE artifact_id = a.id ORDER BY id DESC LIMIT 1) d ON true
+         WHERE a.project_id = ANY(%(projects)s) AND a.deletion_id IS NULL
+           AND (%(before)s::bigint IS NULL OR a.number < %(before)s)
+         ORDER BY a.number DESC LIMIT %(limit)s
+        """,
+        {"projects": project_ids, "before": before, "limit": limit},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    actor: str
+    decided_at: datetime
+    decision: Literal["approved", "rejected"]
+
+
+def decisions(tx: Tx, artifact_id: UUID) -> list[Decision]:
+    """Every decision about a snapshot, newest first."""
+    return rows.many(
+        tx,
+        Decision,
+        "SELECT actor, decided_at, decision FROM approval WHERE artifact_id = %(id)s ORDER BY id DESC",
+        {"id": artifact_id},
+    )
+
+
+def decide(tx: Tx, artifact_id: UUID, decision: str, actor: str, now: datetime) -> None:
+    rows.run(
+        tx,
+        """
+        INSERT INTO approval (artifact_id, decision, actor, decided_at)
+        VALUES (%(artifact)s, %(decision)s, %(actor)s, %(now)s)
+        """,
+        {"artifact": artifact_id, "decision": decision, "actor": actor, "now": now},
+    )
+
+
+def lock_unmarked(tx: Tx, artifact_ids: list[UUID]) -> bool:
+    """Share-lock artifacts in id order; True if all are there and none is marked. No deletion marks them until this
+    transaction ends."""
+    found = rows.column(
+        tx,
+        bool,
+        "SELECT deletion_id IS NULL FROM artifact WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE",
+        {"ids": artifact_ids},
+    )
+    return len(found) == len(set(artifact_ids)) and all(found)

@@ -1,0 +1,56 @@
+"""How stored objects are named. A key is minted for one upload and never issued again.
+
+    {epoch}/{organization id}/{project id}/{sha256}.{uuid}
+
+The prefix lets a project be listed and proven empty, the digest lets anyone check a file with `sha256sum`, and the
+uuid makes a second upload of the same bytes another object, so that a late removal of one can never hit the other.
+"""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+SYSTEM = ".snapshed/"
+"""Installation and journal live under this prefix: ids, never content."""
+
+INSTALLATION = ".snapshed/installation.json"
+
+_KEY = re.compile(r"(\d+)/(\d+)/(\d+)/([0-9a-f]{64})\.([0-9a-f-]{36})")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def storage_key(epoch: int, org_id: int, project_id: int, digest: str, blob_id: UUID) -> str:
+    """The key of one upload.
+
+    >>> storage_key(1, 2, 3, "ab" * 32, UUID(int=0))[:12]
+    '1/2/3/ababab'
+    """
+    return f"{epoch}/{org_id}/{project_id}/{digest}.{blob_id}"
+
+
+def digest_of(key: str) -> str | None:
+    """The digest a storage key carries, or None if it is not one of our keys."""
+    match = _KEY.fullmatch(key)
+    return match[4] if match else None
+
+
+def project_of(key: str) -> int | None:
+    """The project id a storage key carries, or None if it is not one of our keys."""
+    match = _KEY.fullmatch(key)
+    return int(match[3]) if match else None
+
+
+def is_digest(text: str) -> bool:
+    """True for 64 lower-case hexadecimal digits."""
+    return bool(_DIGEST.fullmatch(text))
+
+
+def journal_entry(deletion_id: UUID) -> str:
+    """Where the journal says that a deletion was asked for."""
+    return f"{SYSTEM}journal/{deletion_id}.json"
+
+
+def journal_receipt(deletion_id: UUID) -> str:
+    """Where the journal keeps a deletion's signed receipt."""
+    return f"{SYSTEM}receipts/{deletion_id}.json"

@@ -1,0 +1,278 @@
+"""What a client says when it creates a snapshot, and what the store keeps of it.
+
+Parsing is strict where a mistake would be stored, lenient where newer clients may add fields; nothing is stored here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from snapshed.domain.keys import is_digest
+from snapshed.errors import Invalid
+
+MOST_IMAGES = 50_000
+MOST_NAME = 1_024
+"""Characters of an image name: the longest path common file systems allow is 4,096 bytes, four a character."""
+
+_RESERVED = "manifest.json"
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_MEASURES = frozenset({"content_hash", "width", "height", "diff_threshold"})
+_TEXTS = ("provider", "head_repo_name", "base_repo_name", "head_ref", "base_ref")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One named image of a manifest; sizes in pixels, `threshold` a share of pixels, `facts` as the client said."""
+
+    name: str
+    digest: str
+    width: int
+    height: int
+    threshold: float | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Which commit the images belong to and which it builds on, as far as the client knows."""
+
+    head_sha: str | None
+    base_sha: str | None
+    provider: str | None
+    head_repo_name: str | None
+    base_repo_name: str | None
+    head_ref: str | None
+    base_ref: str | None
+    pr_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A create request that may be stored."""
+
+    app_id: str
+    images: tuple[Image, ...]
+    threshold: float | None
+    selective: bool
+    all_names: tuple[str, ...] | None
+    commit: Commit
+
+    @property
+    def digests(self) -> list[str]:
+        """The distinct digests named, sorted."""
+        return sorted({image.digest for image in self.images})
+
+
+def parse(body: bytes) -> Manifest:
+    """Read a create request. Raises Invalid with a sentence that names the field and the rule."""
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Invalid("Invalid json body") from None
+    if not isinstance(document, dict):
+        raise Invalid("Invalid json body")
+    fields = cast("dict[str, Any]", document)
+    selective = _flag(fields, "selective")
+    commit = _commit(fields)
+    images = _images(fields)
+    return Manifest(
+        app_id=_app_id(fields),
+        images=images,
+        threshold=_threshold(fields.get("diff_threshold"), "The diff_threshold field"),
+        selective=selective,
+        all_names=_all_names(fields, commit, images, selective=selective),
+        commit=commit,
+    )
+
+
+def _app_id(fields: Mapping[str, Any]) -> str:
+    app_id = fields.get("app_id")
+    if not isinstance(app_id, str) or not 0 < len(app_id) <= 255 or "\0" in app_id:
+        raise Invalid("The app_id field is required and must be a string with maximum length of 255 characters.")
+    return app_id
+
+
+def _flag(fields: Mapping[str, Any], field: str) -> bool:
+    value = fields.get(field)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise Invalid(f"The {field} field must be a boolean.")
+    return value
+
+
+def _threshold(value: object, what: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < 1:
+        raise Invalid(f"{what} must be a number, at least 0 and less than 1.")
+    return float(value)
+
+
+def _commit(fields: Mapping[str, Any]) -> Commit:
+    number = fields.get("pr_number")
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**31):
+        raise Invalid("The pr_number field must be a positive integer.")
+    texts = {field: _text(fields, field) for field in _TEXTS}
+    return Commit(head_sha=_sha(fields, "head_sha"), base_sha=_sha(fields, "base_sha"), pr_number=number, **texts)
+
+
+def _sha(fields: Mapping[str, Any], field: str) -> str | None:
+    value = fields.get(field)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not _SHA1.fullmatch(value):
+        raise Invalid(f"The {field} field must be a 40-character hexadecimal SHA1 string (no uppercase letters).")
+    return value
+
+
+def _text(fields: Mapping[str, Any], field: str) -> str | None:
+    value = fields.get(field)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > 255 or "\0" in value:
+        hint = " containing the domain of the VCS provider (ex. github.com)" if field == "provider" else ""
+        raise Invalid(f"The {field} field must be a string with maximum length of 255 characters{hint}.")
+    return value
+
+
+def _images(fields: Mapping[str, Any]) -> tuple[Image, ...]:
+    images = fields.get("images")
+    if not isinstance(images, dict):
+        raise Invalid("The images field is required and must be an object mapping image names to image metadata.")
+    named = cast("dict[str, Any]", images)
+    if len(named) > MOST_IMAGES:
+        raise Invalid(f"The images field may hold at most {MOST_IMAGES} images; this one holds {len(named)}.")
+    if _RESERVED in named:
+        raise Invalid("The filename manifest.json is reserved.")
+    return tuple(_image(name, named[name]) for name in sorted(named))
+
+
+def check_name(name: str) -> None:
+    """Raise Invalid for a name that is no relative path below a folder."""
+    problem = None
+    if not 0 < len(name) <= MOST_NAME:
+        problem = f"must have 1 to {MOST_NAME} characters"
+    elif any(ord(letter) < 32 or 0xD800 <= ord(letter) <= 0xDFFF for letter in name):
+        problem = "must not contain control characters"
+    elif name.startswith("/") or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        problem = "must be a relative path without empty, '.' or '..' parts and without backslashes"
+    if problem:
+        raise Invalid(f"The image name {name[:80]!r} {problem}; rename the file and upload again.")
+
+
+def _image(name: str, value: object) -> Image:
+    check_name(name)
+    if not isinstance(value, dict):
+        raise Invalid(f'Validation error in image "{name}": must be an object.')
+    entry = cast("dict[str, Any]", value)
+    digest = entry.get("content_hash")
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise Invalid(
+            f'Validation error in image "{name}", field "content_hash": must be the file\'s SHA-256, '
+            "64 lower-case hexadecimal digits."
+        )
+    return Image(
+        name=name,
+        digest=digest,
+        width=_length(name, entry, "width"),
+        height=_length(name, entry, "height"),
+        threshold=_threshold(
+            entry.get("diff_threshold"), f'Validation error in image "{name}", field "diff_threshold": it'
+        ),
+        facts=_facts(name, entry),
+    )
+
+
+def _length(name: str, entry: Mapping[str, Any], field: str) -> int:
+    value = entry.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise Invalid(f'Validation error in image "{name}", field "{field}": must be a whole number of pixels.')
+    return value
+
+
+def _facts(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {field: value for field, value in entry.items() if field not in _MEASURES}
+    for field in ("display_name", "group", "description"):
+        value = facts.get(field)
+        if value is not None and not isinstance(value, str):
+            raise Invalid(f'Validation error in image "{name}", field "{field}": must be a string.')
+    facts["tags"] = _tags(facts.get("tags"))
+    if facts.get("canvas_theme") not in ("light", "dark"):
+        facts["canvas_theme"] = None
+    known = {field: value for field, value in facts.items() if value is not None}
+    if "\\u0000" in json.dumps(known):
+        raise Invalid(f'Validation error in image "{name}": metadata must not contain NUL characters.')
+    return known
+
+
+def _tags(value: object) -> dict[str, str] | None:
+    if isinstance(value, dict):
+        return {str(key): str(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return {str(item): str(item) for item in cast("list[Any]", value)}
+    return None
+
+
+def _all_names(
+    fields: Mapping[str, Any], commit: Commit, images: tuple[Image, ...], *, selective: bool
+) -> tuple[str, ...] | None:
+    value = fields.get("all_image_file_names")
+    if value is None:
+        names = None
+    else:
+        items = cast("list[Any]", value) if isinstance(value, list) else []
+        if not isinstance(value, list) or len(items) > MOST_IMAGES or not all(isinstance(item, str) for item in items):
+            raise Invalid(
+                f"The all_image_file_names field must be an array of strings with at most {MOST_IMAGES} entries."
+            )
+        names = tuple(cast("list[str]", items))
+        if not selective:
+            raise Invalid("all_image_file_names requires selective to be true.")
+    if selective and commit.base_sha is None:
+        raise Invalid("selective requires base_sha to be provided.")
+    if names is None:
+        return None
+    if not names:
+        raise Invalid("all_image_file_names must not be empty.")
+    for name in names:
+        check_name(name)
+    if not {image.name for image in images} <= set(names):
+        raise Invalid("Every image name must appear in all_image_file_names.")
+    return names
+
+
+def stored(manifest: Manifest, artifact_id: UUID, created_at: datetime, created_by: str) -> bytes:
+    """The manifest as the store keeps it: enough to bring the snapshot back if the database is lost."""
+    commit = manifest.commit
+    holds: list[str] = []  # none yet: a hold is written into the manifest when it is placed
+    document = {
+        "artifact_id": str(artifact_id),
+        "kind": "snapshot",
+        "app_id": manifest.app_id,
+        "created_at": created_at.isoformat(),
+        "created_by": created_by,
+        "diff_threshold": manifest.threshold,
+        "selective": manifest.selective,
+        "all_image_file_names": manifest.all_names,
+        "commit": {field: getattr(commit, field) for field in Commit.__dataclass_fields__},
+        "holds": holds,
+        "images": {
+            image.name: {
+                **image.facts,
+                "content_hash": image.digest,
+                "width": image.width,
+                "height": image.height,
+                "diff_threshold": image.threshold,
+            }
+            for image in manifest.images
+        },
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

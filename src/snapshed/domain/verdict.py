@@ -1,0 +1,76 @@
+"""What a comparison means for whoever waits for it: one word, from counts, rules and a person's decision.
+
+Nothing is remembered here: the same facts give the same word, today and in a year.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["pending", "passed", "changed", "approved", "rejected", "failed", "no_base"]
+State = Literal["waiting", "running", "done", "failed"]
+Decision = Literal["approved", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which differences a person has to look at. Errored images always need one; unchanged and skipped never do."""
+
+    fail_on_added: bool = False
+    fail_on_removed: bool = True
+    fail_on_changed: bool = True
+    fail_on_renamed: bool = False
+
+    def match(self, counts: Mapping[str, int]) -> bool:
+        """Whether any difference is of a kind that these rules name."""
+        named = {
+            "added": self.fail_on_added,
+            "removed": self.fail_on_removed,
+            "changed": self.fail_on_changed,
+            "renamed": self.fail_on_renamed,
+        }
+        return any(matters and counts.get(category, 0) > 0 for category, matters in named.items())
+
+
+DEFAULT_RULES = Rules()
+
+
+# | comparison       | errored | rules match | decision | verdict  |                                               |
+# |------------------|---------|-------------|----------|----------|-----------------------------------------------|
+# | any or none      | any     | any         | rejected | rejected | a person's no holds, whatever else is known   |
+# | none             | -       | -           | other    | no_base  | nothing to compare with, and nothing to come  |
+# | waiting, running | -       | -           | other    | pending  |                                               |
+# | failed           | -       | -           | other    | failed   | nobody saw a difference, so nobody accepts it |
+# | done             | yes     | any         | none     | failed   | what was not compared has not passed          |
+# | done             | no      | yes         | none     | changed  |                                               |
+# | done             | no      | no          | any      | passed   |                                               |
+# | done             | either one is yes     | approved | approved | including the images that could not be read   |
+def verdict(
+    state: State | None, counts: Mapping[str, int], decision: Decision | None, rules: Rules = DEFAULT_RULES
+) -> Verdict:
+    """The word for one snapshot. `state` None means no comparison; while a base may still arrive, it is "waiting".
+
+    `counts` holds images by category, and `decision` the newest one; both may be empty.
+    """
+    if decision == "rejected":
+        return "rejected"
+    match state:
+        case None:
+            return "no_base"
+        case "waiting" | "running":
+            return "pending"
+        case "failed":
+            return "failed"
+        case "done":
+            return _of_a_report(counts, rules, approved=decision == "approved")
+
+
+def _of_a_report(counts: Mapping[str, int], rules: Rules, *, approved: bool) -> Verdict:
+    errored = counts.get("errored", 0) > 0
+    if not errored and not rules.match(counts):
+        return "passed"
+    if approved:
+        return "approved"
+    return "failed" if errored else "changed"

@@ -1,0 +1,162 @@
+"""The one way bytes enter the store: announce a row, put the bytes, let the owner's commit confirm them.
+
+Nothing else puts an object that holds content. A row always precedes its bytes, so that no crash leaves bytes that
+the database has never heard of; what is not confirmed is condemned, by whoever ends its owner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from snapshed.blobs import Item
+from snapshed.db import blobs, comparisons, sessions, snapshots
+from snapshed.db.blobs import Kind, NewBlob
+from snapshed.db.pool import Tx
+from snapshed.errors import OwnerGone, SessionOver, SnapshedError
+from snapshed.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Bytes that are to become an object."""
+
+    kind: Kind
+    digest: str
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class ForSession:
+    """Objects an upload session owns until it ends."""
+
+    session_id: UUID
+    org_id: int
+    project_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForComparison:
+    """Objects a claimed comparison owns until it is committed; they are made of both its sides."""
+
+    comparison_id: UUID
+    claim: UUID
+    head_id: UUID
+    base_id: UUID
+    org_id: int
+    project_id: int
+
+
+Owner = ForSession | ForComparison
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """The digest an object is named by."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def store(
+    resources: Resources,
+    owner: Owner,
+    drafts: Sequence[Draft],
+    *,
+    announced: str | None = None,
+    stored: str | None = None,
+) -> list[NewBlob]:
+    """Announce and store all drafts, in their order, and return their rows, still pending: the owner's commit makes
+    them live. `announced` and `stored` name the failpoints to pass.
+
+    If the store fails, every row of the call is condemned at once and the error goes on. Raises SessionOver or
+    OwnerGone when the owner has ended, StoreUnavailable when the store fails.
+    """
+    rows = [_row(resources, owner, draft) for draft in drafts]
+    resources.database.run(lambda tx: _announce(resources, tx, owner, rows))
+    if announced:
+        resources.failpoints.reach(announced)
+    try:
+        resources.store.put([Item(row.storage_key, draft.data) for row, draft in zip(rows, drafts, strict=True)])
+    except SnapshedError:
+        give_up(resources, [row.id for row in rows], settled=resources.store.puts_settle)
+        raise
+    if stored:
+        resources.failpoints.reach(stored)
+    return rows
+
+
+def finalise_images(resources: Resources, owner: ForSession, rows: Sequence[NewBlob]) -> None:
+    """T3: turn a session's stored images live and pin them, one winner per digest.
+
+    Where another upload of the same bytes won, its row is pinned instead and ours is condemned. Raises SessionOver,
+    with everything of this call condemned, when the session has ended meanwhile.
+    """
+    state = resources.database.run(lambda tx: _finalise(resources, tx, owner, rows))
+    if state != "open":
+        raise SessionOver(state)
+
+
+def give_up(resources: Resources, blob_ids: list[UUID], *, settled: bool) -> None:
+    """Condemn announced rows; `settled` says that no attempt to store them can still land."""
+
+    def condemn(tx: Tx) -> None:
+        blobs.condemn_pending(tx, sorted(blob_ids), resources.now(), settled=settled)
+        resources.queue.wake(tx)
+
+    resources.database.run(condemn)
+
+
+def end_sessions(resources: Resources, tx: Tx, session_ids: list[UUID]) -> None:
+    """What every end of a session does, in the transaction that changed its state: its pins become candidates (by
+    trigger) and what it had only announced is condemned, until its put deadline in case the bytes still travel."""
+    blobs.condemn_pending(tx, blobs.pending_of_sessions(tx, session_ids), resources.now(), settled=False)
+    sessions.unpin(tx, session_ids)
+    resources.queue.wake(tx)
+
+
+def _row(resources: Resources, owner: Owner, draft: Draft) -> NewBlob:
+    blob_id = resources.new_id()
+    return NewBlob(
+        id=blob_id,
+        kind=draft.kind,
+        digest=draft.digest,
+        size=len(draft.data),
+        storage_key=resources.new_key(owner.org_id, owner.project_id, draft.digest, blob_id),
+    )
+
+
+def _announce(resources: Resources, tx: Tx, owner: Owner, rows: list[NewBlob]) -> None:
+    now = resources.now()
+    deadline = now + resources.settings.put_limit
+    match owner:
+        case ForSession():
+            session = sessions.lock_shared(tx, owner.session_id)
+            if session is None or session.state != "open":
+                raise SessionOver("unknown" if session is None else session.state)
+            blobs.announce(tx, owner.project_id, rows, deadline, now, session_id=owner.session_id)
+        case ForComparison():
+            sides = [owner.head_id, owner.base_id]
+            if not snapshots.lock_unmarked(tx, sides) or not comparisons.lock_claimed(
+                tx, owner.comparison_id, owner.claim
+            ):
+                raise OwnerGone("The snapshot this was being made for is deleted, or another worker has taken over.")
+            blobs.announce(tx, owner.project_id, rows, deadline, now, comparison_id=owner.comparison_id, made_of=sides)
+
+
+def _finalise(resources: Resources, tx: Tx, owner: ForSession, rows: Sequence[NewBlob]) -> str:
+    blobs.lock_images(tx, owner.project_id)
+    session = sessions.lock_shared(tx, owner.session_id)
+    now = resources.now()
+    mine = [row.id for row in rows]
+    if session is None or session.state != "open":
+        blobs.condemn_pending(tx, sorted(mine), now, settled=True)
+        resources.queue.wake(tx)
+        return "unknown" if session is None else session.state
+    winners = {won.digest: won.id for won in blobs.live_images(tx, owner.project_id, [row.digest for row in rows])}
+    lost = sorted(row.id for row in rows if row.digest in winners)
+    if lost:
+        blobs.condemn_pending(tx, lost, now, settled=True)
+        resources.queue.wake(tx)
+    won = blobs.make_live(tx, [row.id for row in rows if row.digest not in winners])
+    sessions.pin(tx, owner.session_id, sorted([*winners.values(), *won]), "stored")
+    return "open"

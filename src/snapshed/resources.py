@@ -1,0 +1,153 @@
+"""Opens everything one process works with and closes it in reverse: database, store, traces, queue, clock, ids.
+
+No other module opens any of these, and none reads the clock: the time is `resources.now()`, handed down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import uuid_utils.compat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from snapshed.blobs import Item, Store, open_store
+from snapshed.db import installation
+from snapshed.db.embedded import Embedded
+from snapshed.db.installation import Installation, Purpose, SigningKey
+from snapshed.db.migrate import migrate
+from snapshed.db.pool import Database, refuse_inside_transaction
+from snapshed.domain import grants, ids, keys
+from snapshed.errors import Broken
+from snapshed.failpoints import Failpoints
+from snapshed.queue import Queue
+from snapshed.settings import Settings
+from snapshed.traces import PostgresTraces
+
+PROTOCOL = 1
+"""Raised when the rules of who may write or remove what change; an older worker then refuses to work."""
+
+_PURPOSES: tuple[Purpose, ...] = ("receipt", "upload", "sign_in")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a verb in `work` gets as its first argument. Thread-safe."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    traces: PostgresTraces
+    queue: Queue
+    failpoints: Failpoints
+    installation: Installation
+    embedded: Embedded | None
+    now: Callable[[], datetime]
+    new_id: Callable[[], UUID]
+
+    def new_key(self, org_id: int, project_id: int, digest: str, blob_id: UUID) -> str:
+        """The storage key of one new object in this epoch."""
+        return keys.storage_key(self.installation.epoch, org_id, project_id, digest, blob_id)
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_id() -> UUID:
+    return uuid_utils.compat.uuid7()
+
+
+@contextmanager
+def opened(settings: Settings, *, connections: int = 8) -> Generator[Resources]:
+    """Open everything, migrate the database and found the installation if it is new.
+
+    Raises Invalid for settings that cannot be used, Unavailable when a part does not answer, and Broken when the
+    store belongs to another installation.
+    """
+    failpoints = Failpoints(settings.failpoint)
+    with ExitStack() as stack:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        store = open_store(settings, refuse_inside_transaction)
+        embedded = None
+        dsn = settings.database_url
+        if dsn is None:
+            embedded = Embedded.open(settings.data)
+            stack.callback(embedded.close)
+            dsn = embedded.dsn
+        migrate(dsn)
+        database = Database(dsn, most=connections)
+        database.open()
+        stack.callback(database.close)
+        queue = stack.enter_context(Queue(dsn))
+        yield Resources(
+            settings=settings,
+            database=database,
+            store=store,
+            traces=PostgresTraces(database),
+            queue=queue,
+            failpoints=failpoints,
+            installation=_installation(database, store),
+            embedded=embedded,
+            now=_clock,
+            new_id=_new_id,
+        )
+
+
+def _installation(database: Database, store: Store) -> Installation:
+    """Match the database with the store's own installation object, founding both when both are new."""
+    in_store = _read(store)
+    with database.transaction() as tx:
+        installation.lock(tx)
+        known = installation.find(tx)
+        if known is None and in_store is None:
+            known = _found(tx)
+    if known is None:
+        raise Broken(
+            "The object store belongs to an installation whose database is not this one. Nothing was changed; "
+            "point SNAPSHED_DATABASE_URL at its database, or this installation at an empty store."
+        )
+    if known.protocol != PROTOCOL:
+        raise Broken(f"The database follows protocol {known.protocol} and this version protocol {PROTOCOL}; upgrade.")
+    if in_store is None:
+        _write(database, store, known)
+    elif in_store.get("id") != str(known.id):
+        raise Broken(
+            "The object store belongs to another installation. Nothing was changed; "
+            "give every installation a store, or a prefix of a bucket, of its own."
+        )
+    return known
+
+
+def _found(tx: Any) -> Installation:  # noqa: ANN401  a transaction, as in every function of `db`
+    now = _clock()
+    epoch = 1
+    installation.found(tx, _new_id(), epoch, PROTOCOL, ids.first_number(epoch), now)
+    for purpose in _PURPOSES:
+        private_pem, public_pem = grants.key_pair(Ed25519PrivateKey.generate())
+        installation.add_key(tx, purpose, SigningKey(f"{purpose}-{_new_id().hex[-12:]}", private_pem, public_pem), now)
+    known = installation.find(tx)
+    assert known is not None  # noqa: S101  inserted above
+    return known
+
+
+def _read(store: Store) -> dict[str, Any] | None:
+    data = store.get(keys.INSTALLATION)
+    return None if data is None else cast("dict[str, Any]", json.loads(data))
+
+
+def _write(database: Database, store: Store, known: Installation) -> None:
+    with database.transaction() as tx:
+        receipt_key = installation.newest_key(tx, "receipt")
+    document = {
+        "id": str(known.id),
+        "epoch": known.epoch,
+        "protocol": known.protocol,
+        "receipt_key": None if receipt_key is None else {"kid": receipt_key.kid, "public_pem": receipt_key.public_pem},
+    }
+    store.put([Item(keys.INSTALLATION, json.dumps(document, indent=2).encode())])

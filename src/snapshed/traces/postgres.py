@@ -1,0 +1,73 @@
+"""Trace rows in the main database, the default engine.
+
+Writing is repeatable: a row has an id of its own, so a second attempt after a crash adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from snapshed.db import rows
+from snapshed.db.pool import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One event about an artifact; `facts` are counts, pixels, durations and git facts."""
+
+    id: UUID
+    trace_id: UUID
+    event: str
+    at: datetime
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    trace_id: UUID
+    rows: int
+
+
+class PostgresTraces:
+    """The `trace` table. Thread-safe; raises DatabaseUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Add rows; those that are there already are left alone."""
+        with self._database.transaction() as tx, tx.cursor() as cursor:
+            cursor.executemany(
+                """
+                INSERT INTO trace (id, trace_id, event, at, facts)
+                VALUES (%s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING
+                """,
+                [(trace.id, trace.trace_id, trace.event, trace.at, Jsonb(trace.facts)) for trace in traces],
+            )
+
+    def remove(self, trace_ids: Sequence[UUID]) -> None:
+        """Remove every row of these trace ids."""
+        with self._database.transaction() as tx:
+            rows.run(tx, "DELETE FROM trace WHERE trace_id = ANY(%(ids)s)", {"ids": list(trace_ids)})
+
+    def count(self, trace_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """How many rows each of these trace ids has; those without any are absent."""
+        with self._database.transaction() as tx:
+            counts = rows.many(
+                tx,
+                _Count,
+                "SELECT trace_id, count(*) AS rows FROM trace WHERE trace_id = ANY(%(ids)s) GROUP BY trace_id",
+                {"ids": list(trace_ids)},
+            )
+        return {count.trace_id: count.rows for count in counts}
+
+    def trace_ids(self) -> set[UUID]:
+        """Every trace id that has a row."""
+        with self._database.transaction() as tx:
+            return set(rows.column(tx, UUID, "SELECT DISTINCT trace_id FROM trace"))

@@ -1,0 +1,182 @@
+"""The HTTP process: its route table, its lifespan, and `serve`, which also keeps a worker and the database alive.
+
+Nothing is decided here; requests go through the doors, work through `work`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from snapshed import __version__, api, problems, ui
+from snapshed.errors import Invalid, Unavailable
+from snapshed.logs import logger
+from snapshed.resources import Resources, opened
+from snapshed.settings import Settings
+from snapshed.work import access
+
+_KEEP_ALIVE_SECONDS = 90
+"""Clients break when an idle connection is closed silently; 75 s is promised."""
+
+_WATCH_SECONDS = 0.5
+_STOP_SECONDS = 6.0
+
+_log = logger("serve")
+
+
+def app(resources: Resources) -> FastAPI:
+    """The whole HTTP surface over opened resources."""
+    built = FastAPI(
+        title="Snapshed",
+        version=__version__,
+        summary="Visual snapshots, where delete means delete.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    built.state.resources = resources
+    problems.install(built, ui.error_page)
+    built.include_router(api.router)
+    built.include_router(ui.router)
+    if resources.settings.url:
+        _refuse_foreign_hosts(built, urlsplit(resources.settings.url).netloc)
+    return built
+
+
+def _refuse_foreign_hosts(built: FastAPI, host: str) -> None:
+    @built.middleware("http")
+    async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:  # pyright: ignore[reportUnusedFunction]
+        # Health checks come by address, not by name.
+        if request.headers.get("host") != host and request.url.path not in ("/healthz", "/readyz", "/health", "/ready"):
+            return JSONResponse({"detail": "This host name is not served here."}, 400)
+        return await go_on(request)
+
+
+def serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> None:
+    """Serve until SIGTERM or SIGINT. Nothing of ours is left behind by an orderly stop."""
+    with opened(settings, connections=24) as resources, _listening(host, port) as listener:
+        address = settings.url or f"http://{host}:{listener.getsockname()[1]}"
+        once = access.first_start(resources, address)
+        access.serve_at(resources, address)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app(resources),
+                log_config=None,
+                access_log=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=4,
+                server_header=False,
+            )
+        )
+        keeper = Keeper(resources, with_worker=with_worker)
+        _stop_on_signals(server)
+        keeper.start()
+        announcing = threading.Thread(target=_announce, args=(server, host, listener, address, once), daemon=True)
+        announcing.start()
+        try:
+            server.run(sockets=[listener])
+        finally:
+            keeper.stop()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise Invalid(f"Port {port} on {host} cannot be used; another program has it. Choose another --port.") from None
+    return listener
+
+
+def _stop_on_signals(server: uvicorn.Server) -> None:
+    # The server would raise the signal again after stopping, which skips our own cleaning up; so its handlers find
+    # ones of ours to go back to.
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def _announce(server: uvicorn.Server, host: str, listener: socket.socket, address: str, once: str | None) -> None:
+    tick = threading.Event()
+    while not server.started and not server.should_exit:
+        tick.wait(0.01)
+    if server.started:
+        port = listener.getsockname()[1]
+        sys.stdout.write(f"Snapshed is ready at http://{host}:{port}\n")
+        if once:
+            sys.stdout.write(f"Sign in once at {address}{once}\n")
+        sys.stdout.flush()
+
+
+class Keeper:
+    """Keeps a worker and the embedded database alive from a thread of its own."""
+
+    def __init__(self, resources: Resources, *, with_worker: bool) -> None:
+        self._resources = resources
+        self._with_worker = with_worker
+        self._stopping = threading.Event()
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._watch, name="keeper")
+
+    def start(self) -> None:
+        """Start watching, the worker first."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching and stop the worker; it is killed if it does not stop in time."""
+        self._stopping.set()
+        self._thread.join()
+        worker = self._worker
+        if worker is None:
+            return
+        if worker.stdin is not None:
+            with suppress(OSError):
+                worker.stdin.close()
+        worker.terminate()
+        try:
+            worker.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+    def _watch(self) -> None:
+        wait = _WATCH_SECONDS
+        while not self._stopping.is_set():
+            try:
+                if self._resources.embedded is not None and self._resources.embedded.ensure_running():
+                    _log.warning("database was down and has been started again")
+            except Unavailable as error:
+                _log.error("database cannot be started", error_class=error.code)
+            if self._with_worker and (self._worker is None or self._worker.poll() is not None):
+                if self._worker is not None:
+                    _log.warning("worker died and is started again", status=self._worker.returncode)
+                    self._stopping.wait(wait)
+                    wait = min(wait * 2, 10.0)
+                if not self._stopping.is_set():
+                    self._worker = self._start_worker()
+            self._stopping.wait(_WATCH_SECONDS)
+
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        # Its standard input is a pipe that we hold: when we die, however, it ends, and the worker stops by itself.
+        command = [sys.executable, "-m", "snapshed", "worker", "--with-parent"]
+        return subprocess.Popen(
+            [*command, "--data", str(self._resources.settings.data)],
+            stdin=subprocess.PIPE,
+            env=dict(os.environ),
+            start_new_session=True,
+        )

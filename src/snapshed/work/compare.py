@@ -1,0 +1,331 @@
+"""Comparing a head with its base: claimed, planned, decoded in child processes, stored, committed.
+
+Equal digests are never decoded. A mask made from a snapshot that was deleted meanwhile cannot land: it is announced
+under its comparison's row, which a deletion of either side takes away.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from snapshed.db import access, blobs, comparisons, outbox, snapshots
+from snapshed.db.comparisons import Comparison, Result
+from snapshed.db.outbox import Due
+from snapshed.db.pool import Tx
+from snapshed.db.snapshots import Image, Snapshot
+from snapshed.domain import categorise, ids
+from snapshed.domain.categorise import Entry, Outcome, Pair
+from snapshed.engine import DiffResult, DiffTask, Engine
+from snapshed.errors import OwnerGone, SnapshedError, Unavailable
+from snapshed.ledger import Draft, ForComparison, sha256, store
+from snapshed.logs import logger
+from snapshed.resources import Resources
+
+CLAIM = timedelta(seconds=60)
+"""A worker that does not extend its claim within this time is taken for dead."""
+
+_BATCH = 64
+"""Pairs whose masks are stored together; the claim is extended after each."""
+
+_ATTEMPTS = 5
+"""After this many workers have died or failed over one comparison, it is failed instead of taken again."""
+
+_log = logger("compare")
+
+
+class Stopping(Exception):
+    """The worker is asked to stop; the comparison has been given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    head: Snapshot
+    base: Snapshot
+    head_images: dict[str, Image]
+    base_images: dict[str, Image]
+
+
+def compare(resources: Resources, engine: Engine, comparison_id: UUID, stopping: Callable[[], bool]) -> None:
+    """Do one comparison, if it is still there and nobody else does it. Repeating it does nothing.
+
+    Raises Stopping when asked to stop and Unavailable when a part does not answer; either way it is given back.
+    """
+    now = resources.now()
+    claim = resources.new_id()
+    found = resources.database.run(lambda tx: _claim(tx, comparison_id, claim, now))
+    if found is None:
+        return
+    comparison, sides = found
+    owner = ForComparison(
+        comparison.id, claim, comparison.head_id, comparison.base_id, sides.head.org_id, sides.head.project_id
+    )
+    try:
+        _run(resources, engine, owner, sides, stopping, now)
+    except OwnerGone:
+        _log.info("comparison cancelled", comparison=str(comparison_id), snapshot=sides.head.number)
+    except (Stopping, Unavailable):
+        _after_failure(resources, owner)
+        raise
+    except Exception:  # noqa: BLE001  a bug in one comparison must not stop the worker's others
+        _after_failure(resources, owner)
+        _log.exception("comparison broke", comparison=str(comparison_id), snapshot=sides.head.number)
+
+
+def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Comparison, _Sides] | None:
+    comparison = comparisons.claim(tx, comparison_id, claim, now, now + CLAIM)
+    if comparison is None:
+        return None
+    # What an earlier run announced and never committed is nobody's any more.
+    blobs.condemn_pending(tx, blobs.pending_of_comparison(tx, comparison_id), now, settled=False)
+    head = snapshots.find_by_artifact(tx, comparison.head_id)
+    base = snapshots.find_by_artifact(tx, comparison.base_id)
+    if head is None or base is None:
+        return None
+    return comparison, _Sides(
+        head=head,
+        base=base,
+        head_images={image.name: image for image in snapshots.images(tx, head.artifact_id)},
+        base_images={image.name: image for image in snapshots.images(tx, base.artifact_id)},
+    )
+
+
+def _after_failure(resources: Resources, owner: ForComparison) -> None:
+    """Give the comparison back, or fail it for good when it has been tried often enough."""
+
+    def write(tx: Tx) -> None:
+        if comparisons.attempts(tx, owner.comparison_id) >= _ATTEMPTS:
+            error = f"The comparison did not succeed in {_ATTEMPTS} attempts; upload the head or the base again."
+            comparisons.fail(tx, owner.comparison_id, owner.claim, error, resources.now())
+        else:
+            comparisons.give_back(tx, owner.comparison_id, owner.claim)
+
+    with suppress(SnapshedError):
+        resources.database.run(write)
+
+
+def _run(
+    resources: Resources,
+    engine: Engine,
+    owner: ForComparison,
+    sides: _Sides,
+    stopping: Callable[[], bool],
+    started: datetime,
+) -> None:
+    plan = categorise.plan(
+        {name: _entry(image) for name, image in sides.head_images.items()},
+        {name: _entry(image) for name, image in sides.base_images.items()},
+        selective=sides.head.selective,
+        all_names=sides.head.all_names,
+        manifest_threshold=sides.head.diff_threshold,
+    )
+    results = [_result(outcome) for outcome in plan.outcomes]
+    for start in range(0, len(plan.pairs), _BATCH):
+        batch = plan.pairs[start : start + _BATCH]
+        results += _compare_batch(resources, engine, owner, sides, batch, stopping)
+        if not resources.database.run(
+            lambda tx: comparisons.extend_claim(tx, owner.comparison_id, owner.claim, resources.now() + CLAIM)
+        ):
+            raise OwnerGone("The comparison is deleted, or another worker has taken over.")
+    counts = _counts(results)
+    text = _report(sides, results, counts, engine)
+    (report,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
+    resources.database.run(lambda tx: _commit(resources, tx, owner, sides, results, counts, report.id, engine, started))
+    resources.failpoints.reach("comparison.committed")
+
+
+def _entry(image: Image) -> Entry:
+    return Entry(image.name, image.digest, image.width, image.height, image.diff_threshold)
+
+
+def _compare_batch(
+    resources: Resources,
+    engine: Engine,
+    owner: ForComparison,
+    sides: _Sides,
+    batch: Sequence[Pair],
+    stopping: Callable[[], bool],
+) -> list[Result]:
+    """Decode the pairs of a batch, store their masks, and say what each pair is. Equal pairs are decoded once."""
+    first: dict[tuple[str, str], Pair] = {}
+    for pair in batch:
+        first.setdefault((pair.head.digest, pair.base.digest), pair)
+    scratch = resources.settings.data / "scratch"
+    scratch.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="compare-", dir=scratch) as name:
+        folder = Path(name)
+        found: dict[tuple[str, str], DiffResult] = {}
+        masks: dict[tuple[str, str], bytes] = {}
+        by_name = {pair.name: digests for digests, pair in first.items()}
+        tasks = _tasks(resources, sides, list(first.values()), folder)
+        missing = {digests for digests, task in tasks.items() if task is None}
+        for done in engine.diff([task for task in tasks.values() if task]):
+            if stopping():
+                raise Stopping
+            digests = by_name[done.name]
+            found[digests] = done
+            if done.mask_written:
+                masks[digests] = tasks[digests].mask.read_bytes()  # pyright: ignore[reportOptionalMemberAccess]
+    drafts = [Draft("mask", sha256(mask), mask) for mask in masks.values()]
+    rows = store(resources, owner, drafts) if drafts else []
+    mask_ids = {digests: row.id for digests, row in zip(masks, rows, strict=True)}
+    return [_judged(pair, found, missing, mask_ids) for pair in batch]
+
+
+def _tasks(
+    resources: Resources, sides: _Sides, pairs: Sequence[Pair], folder: Path
+) -> dict[tuple[str, str], DiffTask | None]:
+    """What the engine is to do for each pair; None where an image's bytes cannot be had."""
+    tasks: dict[tuple[str, str], DiffTask | None] = {}
+    for number, pair in enumerate(pairs):
+        head = _path(resources, sides.head_images[pair.name], folder)
+        base = _path(resources, sides.base_images[pair.name], folder)
+        tasks[pair.head.digest, pair.base.digest] = (
+            DiffTask(name=pair.name, head=head, base=base, mask=folder / f"{number}.mask.png")
+            if head and base
+            else None
+        )
+    return tasks
+
+
+def _path(resources: Resources, image: Image, folder: Path) -> Path | None:
+    return None if image.storage_key is None else resources.store.path(image.storage_key, folder)
+
+
+def _result(outcome: Outcome) -> Result:
+    head_width, head_height = outcome.head_size or (None, None)
+    base_width, base_height = outcome.base_size or (None, None)
+    return Result(
+        name=outcome.name,
+        category=outcome.category,
+        head_digest=outcome.head_digest,
+        base_digest=outcome.base_digest,
+        previous_name=outcome.previous_name,
+        changed_pixels=None,
+        total_pixels=None,
+        threshold=None,
+        head_width=head_width,
+        head_height=head_height,
+        base_width=base_width,
+        base_height=base_height,
+        reason=outcome.reason,
+        detail=None,
+        mask_id=None,
+    )
+
+
+def _judged(
+    pair: Pair,
+    found: dict[tuple[str, str], DiffResult],
+    missing: set[tuple[str, str]],
+    mask_ids: dict[tuple[str, str], UUID],
+) -> Result:
+    digests = (pair.head.digest, pair.base.digest)
+    result = replace(
+        _result(Outcome(pair.name, "errored", pair.head.digest, pair.base.digest)),
+        threshold=pair.threshold,
+        head_width=pair.head.width,
+        head_height=pair.head.height,
+        base_width=pair.base.width,
+        base_height=pair.base.height,
+    )
+    if digests in missing:
+        return replace(result, reason="image_fetch_failed", detail="an image's bytes are not in the store")
+    done = found[digests]
+    if done.reason is not None:
+        return replace(result, reason=done.reason, detail=done.detail)
+    return replace(
+        result,
+        category=categorise.judge(done.changed_pixels, done.total_pixels, pair.threshold),
+        changed_pixels=done.changed_pixels,
+        total_pixels=done.total_pixels,
+        head_width=done.head_size[0],
+        head_height=done.head_size[1],
+        base_width=done.base_size[0],
+        base_height=done.base_size[1],
+        mask_id=mask_ids.get(digests),
+    )
+
+
+def _counts(results: Sequence[Result]) -> dict[str, int]:
+    counts = dict.fromkeys(("added", "removed", "changed", "unchanged", "renamed", "skipped", "errored"), 0)
+    for result in results:
+        counts[result.category] += 1
+    return {"total": len(results), **counts}
+
+
+def _report(sides: _Sides, results: Sequence[Result], counts: dict[str, int], engine: Engine) -> bytes:
+    """The comparison manifest: everything found, in a form people can download and a rebuild can read."""
+    document = {
+        "head_artifact_id": sides.head.number,
+        "base_artifact_id": sides.base.number,
+        "head": str(sides.head.artifact_id),
+        "base": str(sides.base.artifact_id),
+        "algorithm": engine.ALGORITHM,
+        "summary": counts,
+        "images": {result.name: dict(_told(result)) for result in results},
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _told(result: Result) -> Iterator[tuple[str, object]]:
+    yield "status", result.category
+    yield "head_hash", result.head_digest
+    yield "base_hash", result.base_digest
+    yield "changed_pixels", result.changed_pixels
+    yield "total_pixels", result.total_pixels
+    yield "threshold", result.threshold
+    yield "diff_mask_image_id", None if result.mask_id is None else str(result.mask_id)
+    yield "before_width", result.base_width
+    yield "before_height", result.base_height
+    yield "after_width", result.head_width
+    yield "after_height", result.head_height
+    yield "reason", result.reason
+    yield "previous_image_file_name", result.previous_name
+
+
+def _commit(
+    resources: Resources,
+    tx: Tx,
+    owner: ForComparison,
+    sides: _Sides,
+    results: Sequence[Result],
+    counts: dict[str, int],
+    report_id: UUID,
+    engine: Engine,
+    started: datetime,
+) -> None:
+    """All of it or nothing: the masks and the report turn live, and the results that name them appear."""
+    if access.lock_project_shared(tx, owner.project_id) != "active":
+        raise OwnerGone("The project is being deleted.")
+    if not snapshots.lock_unmarked(tx, [owner.head_id, owner.base_id]) or not comparisons.lock_claimed(
+        tx, owner.comparison_id, owner.claim
+    ):
+        raise OwnerGone("The snapshot is deleted, or another worker has taken over.")
+    wanted = {report_id} | {result.mask_id for result in results if result.mask_id}
+    if len(blobs.make_live(tx, sorted(wanted))) != len(wanted):
+        raise OwnerGone("What was stored for this comparison has been condemned.")
+    kept = [result for result in results if result.category != "unchanged" or result.total_pixels is not None]
+    comparisons.add_results(tx, owner.comparison_id, kept)
+    now = resources.now()
+    comparisons.finish(tx, owner.comparison_id, report_id, counts, engine.ALGORITHM, now)
+    facts = {
+        **counts,
+        "changed_pixels": sum(result.changed_pixels or 0 for result in results),
+        "seconds": (now - started).total_seconds(),
+        "algorithm": engine.ALGORITHM,
+    }
+    outbox.announce(tx, owner.head_id, Due(resources.new_id(), ids.trace_id(owner.head_id), "comparison", now, facts))
+    resources.queue.wake(tx)
+
+
+def unclaimed(resources: Resources, limit: int) -> list[UUID]:
+    """Comparisons that wait for a worker, or were left by one that died."""
+    with resources.database.transaction() as tx:
+        return comparisons.unclaimed(tx, resources.now(), limit)

@@ -1,0 +1,48 @@
+"""T6: what nobody references or is promised any more moves from `blob` to `tombstone` and can never be named again.
+
+No clock reading takes part in that decision, and no byte is touched here.
+"""
+
+from __future__ import annotations
+
+from psycopg import errors as pg
+
+from snapshed.db import blobs, sessions
+from snapshed.db.pool import Tx
+from snapshed.ledger import end_sessions
+from snapshed.resources import Resources
+
+_PASS = 1000
+
+
+def condemn(resources: Resources) -> int:
+    """One pass over the oldest candidates. Returns how many candidates were settled, one way or the other."""
+    try:
+        settled = resources.database.run(lambda tx: _pass(resources, tx, _PASS))
+    except pg.ForeignKeyViolation:
+        # Somebody named a blob between our second look and the delete. The key has judged; of a smaller pass most
+        # get through, and the one in question is seen referenced next time.
+        settled = resources.database.run(lambda tx: _pass(resources, tx, 1))
+    if settled:
+        resources.failpoints.reach("condemn.committed")
+    return settled
+
+
+def _pass(resources: Resources, tx: Tx, limit: int) -> int:
+    candidates = blobs.take_candidates(tx, limit)
+    if not candidates:
+        return 0
+    ids = sorted({candidate.blob_id for candidate in candidates})
+    # Where a pin is all that keeps a blob from an urgent deletion, its session is cancelled; its pins become
+    # candidates again and the next pass takes them.
+    if cancelled := sessions.cancel_for_urgent(tx, ids):
+        end_sessions(resources, tx, cancelled)
+    free = blobs.unreferenced(tx, ids)
+    locked = blobs.lock_unclaimed(tx, free)
+    blobs.condemn(tx, locked, resources.now())
+    # A row that somebody holds right now keeps its candidate; "condemned" or "seen referenced or pinned" settles one.
+    skipped = set(free) - set(locked)
+    settled = [candidate.seq for candidate in candidates if candidate.blob_id not in skipped]
+    blobs.drop_candidates(tx, settled)
+    resources.queue.wake(tx)
+    return len(settled)

@@ -1,0 +1,31 @@
+"""T8: upload sessions whose time is over end under their row lock, and what only they held becomes a candidate.
+
+Nobody else compares a session's end with a clock.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from snapshed.db import access, sessions
+from snapshed.db.pool import Tx
+from snapshed.ledger import end_sessions
+from snapshed.resources import Resources
+
+_BATCH = 100
+
+
+def expire(resources: Resources) -> int:
+    """End what is over. Returns how many sessions."""
+
+    def end(tx: Tx) -> list[UUID]:
+        ended = sessions.expire(tx, resources.now(), _BATCH)
+        if ended:
+            end_sessions(resources, tx, ended)
+        access.forget_old_sign_ins(tx, resources.now())
+        return ended
+
+    ended = resources.database.run(end)
+    if ended:
+        resources.failpoints.reach("session.expired")
+    return len(ended)

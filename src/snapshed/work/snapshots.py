@@ -1,0 +1,263 @@
+"""Creating a snapshot (T4), deciding about it, and reading it. All or nothing: a refused create leaves nothing behind.
+
+Which base a new snapshot is compared with is written down in the same transaction, in both orders of arrival.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from snapshed.db import access, blobs, comparisons, outbox, sessions, snapshots
+from snapshed.db.access import Project
+from snapshed.db.comparisons import Comparison, Result
+from snapshed.db.outbox import Due
+from snapshed.db.pool import Tx
+from snapshed.db.sessions import Session
+from snapshed.db.snapshots import Decision, Image, Listed, Snapshot
+from snapshed.domain import ids, manifest
+from snapshed.domain.manifest import Manifest
+from snapshed.errors import Conflict, MissingImages, NotFound, SessionOver, SnapshedError
+from snapshed.ledger import Draft, ForSession, end_sessions, give_up, sha256, store
+from snapshed.resources import Resources
+
+REPEAT = timedelta(minutes=10)
+"""Within this time the same request is answered with the same snapshot: clients retry a create after a lost answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The public number of a snapshot and how many images it names."""
+
+    number: int
+    image_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a create is going to do: answer with an old snapshot, or commit with an open session."""
+
+    repeated: int | None
+    session: Session | None
+
+
+def create(resources: Resources, project: Project, principal: str, body: bytes) -> Created:
+    """Create the snapshot that `body`, a JSON manifest, describes. Raises Invalid, MissingImages or Conflict, with
+    nothing made, and Unavailable."""
+    wanted = manifest.parse(body)
+    request_hash = hashlib.sha256(f"{project.id}\n".encode() + body).hexdigest()
+    decided = resources.database.run(lambda tx: _decide(resources, tx, project, principal, wanted, request_hash))
+    if decided.repeated is not None:
+        return Created(decided.repeated, len(wanted.images))
+    session = decided.session
+    assert session is not None  # noqa: S101  _decide gives one or the other
+    number = _commit_with(resources, project, principal, wanted, request_hash, session)
+    return Created(number, len(wanted.images))
+
+
+def _decide(
+    resources: Resources, tx: Tx, project: Project, principal: str, wanted: Manifest, request_hash: str
+) -> Plan:
+    """The order matters: asking for a session before the memory would let a retry close another job's session."""
+    now = resources.now()
+    before = sessions.remembered(tx, project.id, request_hash, now - REPEAT)
+    if before and before.present:
+        return Plan(before.number, None)
+    session_id = sessions.matching(tx, project.id, wanted.digests)
+    if session_id is not None:
+        return Plan(None, sessions.find(tx, session_id))
+    if before:
+        raise Conflict(
+            f"This request made snapshot {before.number}, which has been deleted since; nothing was made. "
+            "Upload again to make a new snapshot."
+        )
+    session = Session(
+        id=resources.new_id(),
+        project_id=project.id,
+        principal=principal,
+        artifact_id=resources.new_id(),
+        state="open",
+        opened_at=now,
+        ends_at=now + resources.settings.session_ttl,
+    )
+    found = {image.digest for image in blobs.nameable(tx, project.id, session.id, wanted.digests)}
+    if missing := [digest for digest in wanted.digests if digest not in found]:
+        raise MissingImages(missing)
+    sessions.add(tx, session)
+    return Plan(None, session)
+
+
+def _commit_with(
+    resources: Resources, project: Project, principal: str, wanted: Manifest, request_hash: str, session: Session
+) -> int:
+    owner = ForSession(session.id, project.org_id, project.id)
+    now = resources.now()
+    text = manifest.stored(wanted, session.artifact_id, now, principal)
+    (stored,) = store(resources, owner, [Draft("manifest", sha256(text), text)], stored="snapshot.stored")
+
+    def commit(tx: Tx) -> int:
+        return _commit(resources, tx, project, principal, wanted, request_hash, session.id, stored.id)
+
+    try:
+        number = resources.database.run(commit)
+    except SnapshedError:
+        give_up(resources, [stored.id], settled=True)
+        raise
+    resources.failpoints.reach("snapshot.committed")
+    return number
+
+
+def _commit(
+    resources: Resources,
+    tx: Tx,
+    project: Project,
+    principal: str,
+    wanted: Manifest,
+    request_hash: str,
+    session_id: UUID,
+    manifest_id: UUID,
+) -> int:
+    """T4: references to locked live blobs, all or nothing; then the session ends and the comparisons begin."""
+    if access.lock_project_shared(tx, project.id) != "active":
+        raise NotFound("This project does not exist.")
+    session = sessions.lock(tx, session_id)
+    if session is None or session.state != "open":
+        raise SessionOver("unknown" if session is None else session.state)
+    found = {image.digest: image.id for image in blobs.nameable(tx, project.id, session_id, wanted.digests)}
+    if missing := [digest for digest in wanted.digests if digest not in found]:
+        raise MissingImages(missing)
+    if not blobs.make_live(tx, [manifest_id]):
+        raise SessionOver("over")
+    now = resources.now()
+    artifact_id = session.artifact_id
+    number = snapshots.add(tx, artifact_id, project.id, wanted.app_id, now)
+    snapshots.fill(tx, artifact_id, wanted, manifest_id, principal, found)
+    sessions.commit(tx, session_id, request_hash, number, now)
+    end_sessions(resources, tx, [session_id])
+    facts = {
+        "project": project.slug,
+        "app_id": wanted.app_id,
+        "images": len(wanted.images),
+        "selective": wanted.selective,
+        "head_sha": wanted.commit.head_sha,
+        "branch": wanted.commit.head_ref,
+    }
+    outbox.announce(tx, artifact_id, Due(resources.new_id(), ids.trace_id(artifact_id), "snapshot", now, facts))
+    _start_comparisons(resources, tx, project, wanted, artifact_id)
+    return number
+
+
+def _start_comparisons(resources: Resources, tx: Tx, project: Project, wanted: Manifest, artifact_id: UUID) -> None:
+    """Compare with the base if it is here, and be the base of those that wait for this commit."""
+    commit = wanted.commit
+    snapshots.lock_commits(tx, project.id)
+    pairs: list[tuple[UUID, UUID]] = []
+    if commit.base_sha:
+        repo = commit.base_repo_name or commit.head_repo_name
+        base = snapshots.newest_by_commit(tx, project.id, wanted.app_id, commit.base_sha, repo, artifact_id)
+        if base is not None:
+            pairs.append((artifact_id, base))
+    if commit.head_sha:
+        heads = snapshots.waiting_heads(
+            tx, project.id, wanted.app_id, commit.head_sha, commit.head_repo_name, artifact_id
+        )
+        pairs += [(head, artifact_id) for head in heads]
+    for head_id, base_id in pairs:
+        if not snapshots.lock_unmarked(tx, [head_id, base_id]):
+            continue  # a deletion was faster; a new upload of that side starts the comparison again
+        comparison_id = comparisons.add(tx, resources.new_id(), head_id, base_id, resources.now())
+        if comparison_id is not None:
+            resources.queue.defer(tx, "compare", {"comparison_id": str(comparison_id)})
+
+
+# --- Reading and deciding ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """A snapshot as people and programs look at it. `base` is None while there is nothing to compare with."""
+
+    snapshot: Snapshot
+    images: list[Image]
+    comparison: Comparison | None
+    results: list[Result]
+    base: Snapshot | None
+    base_images: list[Image]
+    decisions: list[Decision]
+    base_exists: bool
+
+
+def find(resources: Resources, project_ids: list[int], number: int) -> Snapshot:
+    """The snapshot of that number within these projects. Raises NotFound, also when it is marked for deletion."""
+    with resources.database.transaction() as tx:
+        return _find(tx, project_ids, number)
+
+
+def _find(tx: Tx, project_ids: list[int], number: int) -> Snapshot:
+    snapshot = snapshots.find(tx, number) if number < 2**63 else None
+    if snapshot is None or snapshot.project_id not in project_ids:
+        raise NotFound("Snapshot not found")
+    return snapshot
+
+
+def details(resources: Resources, project_ids: list[int], number: int) -> Details:
+    """Everything about one snapshot, read in one transaction. Raises NotFound."""
+    with resources.database.transaction() as tx:
+        snapshot = _find(tx, project_ids, number)
+        comparison = comparisons.newest(tx, snapshot.artifact_id)
+        compared = comparison is not None and comparison.state == "done"
+        base = snapshots.find_by_artifact(tx, comparison.base_id) if comparison else None
+        return Details(
+            snapshot=snapshot,
+            images=snapshots.images(tx, snapshot.artifact_id),
+            comparison=comparison,
+            results=comparisons.results(tx, comparison.id) if comparison and compared else [],
+            base=base,
+            base_images=snapshots.images(tx, base.artifact_id) if base and compared else [],
+            decisions=snapshots.decisions(tx, snapshot.artifact_id),
+            base_exists=base is not None,
+        )
+
+
+def newest_of_commit(resources: Resources, project_ids: list[int], head_sha: str, app_id: str | None) -> int:
+    """The number of the newest snapshot of a commit. Raises NotFound."""
+    with resources.database.transaction() as tx:
+        number = snapshots.newest_by_head(tx, project_ids, head_sha, app_id)
+    if number is None:
+        raise NotFound("No snapshot of this commit found")
+    return number
+
+
+def page(resources: Resources, project_ids: list[int], before: int | None, limit: int) -> list[Listed]:
+    """A page of snapshots, newest first; `before` is the last number of the page before."""
+    with resources.database.transaction() as tx:
+        return snapshots.listed(tx, project_ids, before, limit)
+
+
+def decide(resources: Resources, project_ids: list[int], number: int, decision: str, actor: str) -> bool:
+    """Approve or reject a snapshot as it stands; False if this actor's newest decision is already that one."""
+
+    def write(tx: Tx) -> bool:
+        snapshot = _find(tx, project_ids, number)
+        if not snapshots.lock_unmarked(tx, [snapshot.artifact_id]):
+            raise NotFound("Snapshot not found")
+        latest = snapshots.decisions(tx, snapshot.artifact_id)
+        if latest and latest[0].decision == decision and latest[0].actor == actor:
+            return False
+        snapshots.decide(tx, snapshot.artifact_id, decision, actor, resources.now())
+        return True
+
+    return resources.database.run(write)
+
+
+def image_key(resources: Resources, project_id: int, image: str) -> str | None:
+    """The storage key of an image by digest, or of any live object of the project by blob id."""
+    with resources.database.transaction() as tx:
+        try:
+            stored = blobs.readable_by_id(tx, project_id, UUID(image)) if len(image) == 36 else None
+        except ValueError:
+            stored = None
+        stored = stored or blobs.readable(tx, project_id, image, None)
+        return stored.storage_key if stored else None

@@ -1,0 +1,178 @@
+"""One worker process: comparisons from the queue, and the tidying loop that finishes every deletion.
+
+The loop is woken by NOTIFY and polls anyway; whatever is killed half-way is found again in the tables.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from snapshed import queue
+from snapshed.engine import Engine
+from snapshed.errors import SnapshedError, Unavailable
+from snapshed.logs import logger
+from snapshed.resources import Resources, opened
+from snapshed.settings import Settings
+from snapshed.work import compare, condemn, deletion, expire, remove, traces
+
+POLL_SECONDS = 1.0
+"""How long a lost notification can delay a deletion."""
+
+_SWEEP_SECONDS = 5.0
+_SECONDS_PER_PAIR = 60.0
+_MEMORY_PER_CHILD = 2 * 2**30
+_MOST_PIXELS = 40_000_000
+
+_log = logger("worker")
+
+
+def run(settings: Settings, *, stop_with_parent: bool) -> None:
+    """Work until SIGTERM or SIGINT, or with `stop_with_parent` until standard input ends: then the process that
+    started us is gone."""
+    with opened(settings) as resources, _engine() as engine:
+        worker = Worker(resources, engine)
+        worker.serve(stop_with_parent=stop_with_parent)
+
+
+@contextmanager
+def _engine() -> Generator[Engine]:
+    engine = Engine(
+        workers=max(1, os.cpu_count() or 1),
+        seconds_per_pair=_SECONDS_PER_PAIR,
+        memory_bytes=_MEMORY_PER_CHILD,
+        max_pixels=_MOST_PIXELS,
+    )
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+class Worker:
+    """Everything one process works on. Two threads: the queue's event loop in the main one, tidying in the other."""
+
+    def __init__(self, resources: Resources, engine: Engine) -> None:
+        self._resources = resources
+        self._engine = engine
+        self._stopping = threading.Event()
+
+    def serve(self, *, stop_with_parent: bool) -> None:
+        """Run until asked to stop; running jobs are then given back."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        if stop_with_parent:
+            threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
+        tidying = threading.Thread(target=self._tidy, name="tidy")
+        tidying.start()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    queue.run_worker(
+                        self._resources.database.dsn, {"compare": self._compare}, self._stopping, concurrency=1
+                    )
+                except psycopg.Error as lost:
+                    _log.warning("queue lost its database", error_class=type(lost).__name__)
+                    self._stopping.wait(POLL_SECONDS)
+        finally:
+            self._stopping.set()
+            tidying.join()
+
+    def _stop(self, *_: object) -> None:
+        self._stopping.set()
+
+    def _watch_parent(self) -> None:
+        with suppress(OSError):
+            while os.read(sys.stdin.fileno(), 4096):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _compare(self, comparison_id: str) -> None:
+        structlog.contextvars.bind_contextvars(comparison=comparison_id)
+        try:
+            compare.compare(self._resources, self._engine, UUID(comparison_id), self._stopping.is_set)
+        except compare.Stopping:
+            _log.info("comparison given back")
+        except Unavailable as error:
+            # Given back; the sweep below defers it again when the part answers.
+            _log.warning("comparison put off", error_class=error.code)
+        finally:
+            structlog.contextvars.unbind_contextvars("comparison")
+
+    # --- Tidying ----------------------------------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        listener: psycopg.Connection[object] | None = None
+        swept_at = 0.0
+        while not self._stopping.is_set():
+            worked = self._pass_over(_STEPS)
+            if time.monotonic() - swept_at > _SWEEP_SECONDS:
+                swept_at = time.monotonic()
+                self._attempt("sweep", self._sweep_comparisons)
+            if worked:
+                continue
+            listener = self._wait(listener)
+        if listener is not None:
+            listener.close()
+
+    def _pass_over(self, steps: tuple[tuple[str, Callable[[Resources], int]], ...]) -> int:
+        """Run every step once. A step that fails is logged and stops none of the others."""
+        return sum(self._attempt(name, lambda step=step: step(self._resources)) for name, step in steps)
+
+    def _attempt(self, name: str, step: Callable[[], int]) -> int:
+        if self._stopping.is_set():
+            return 0
+        try:
+            return step()
+        except Unavailable as error:
+            _log.warning("step put off", step=name, error_class=error.code)
+        except (SnapshedError, psycopg.Error):
+            _log.exception("step failed", step=name)
+        return 0
+
+    def _sweep_comparisons(self) -> int:
+        """Defer what no living worker has: its job may be lost, the comparison is not. A second job does nothing."""
+        found = compare.unclaimed(self._resources, 100)
+        for comparison_id in found:
+            self._resources.database.run(
+                lambda tx, comparison_id=comparison_id: self._resources.queue.defer_once(
+                    tx, "compare", {"comparison_id": str(comparison_id)}
+                )
+            )
+        return 0
+
+    def _wait(self, listener: psycopg.Connection[object] | None) -> psycopg.Connection[object] | None:
+        """Wait for a notification, at most POLL_SECONDS. Returns the connection to listen on next time."""
+        try:
+            listener = listener or self._resources.database.listen(queue.CHANNEL)
+            for _ in listener.notifies(timeout=POLL_SECONDS, stop_after=1):
+                pass
+        except psycopg.Error:
+            with suppress(psycopg.Error):
+                if listener is not None:
+                    listener.close()
+            self._stopping.wait(POLL_SECONDS)
+            return None
+        return listener
+
+
+_STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
+    # People wait for deletions, so what ends them comes first.
+    ("journal", deletion.journal_waiting),
+    ("release", deletion.release_waiting),
+    ("condemn", condemn.condemn),
+    ("remove", remove.remove),
+    ("remove traces", traces.remove_traces),
+    ("close", deletion.close_finished),
+    ("expire", expire.expire),
+    ("write traces", traces.write_traces),
+)
