@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import IO
 
 import zstandard
@@ -45,11 +45,11 @@ class Body:
         self._file.close()
 
 
-def spooled(limit: Callable[[Settings], int]) -> Callable[[Request], Awaitable[Body]]:
-    """A dependency that takes in a body of at most `limit(settings)` bytes. Raises TooLarge after draining a little,
-    and StoreUnavailable when the scratch space is full."""
+def spooled(limit: Callable[[Settings], int]) -> Callable[[Request], AsyncGenerator[Body, None]]:
+    """A dependency that takes in a body of at most `limit(settings)` bytes and gives its space back after the request.
+    Raises TooLarge after draining a little, and StoreUnavailable when the scratch space is full."""
 
-    async def spool(request: Request) -> Body:
+    async def spool(request: Request) -> AsyncGenerator[Body, None]:
         settings: Settings = request.app.state.resources.settings
         most = limit(settings)
         scratch = settings.data / "scratch"
@@ -71,7 +71,11 @@ def spooled(limit: Callable[[Settings], int]) -> Callable[[Request], Awaitable[B
         except BaseException:
             file.close()
             raise
-        return Body(file, size)
+        body = Body(file, size)
+        try:
+            yield body
+        finally:
+            body.close()
 
     return spool
 

@@ -80,7 +80,7 @@ def serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> Non
             )
         )
         keeper = Keeper(resources, with_worker=with_worker)
-        _stop_on_signals(server)
+        _stop_on_signals(server, keeper)
         keeper.start()
         announcing = threading.Thread(target=_announce, args=(server, host, listener, address, once), daemon=True)
         announcing.start()
@@ -101,11 +101,12 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _stop_on_signals(server: uvicorn.Server) -> None:
+def _stop_on_signals(server: uvicorn.Server, keeper: Keeper) -> None:
     # The server would raise the signal again after stopping, which skips our own cleaning up; so its handlers find
     # ones of ours to go back to.
     def stop(*_: object) -> None:
         server.should_exit = True
+        keeper.ask_to_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -137,17 +138,24 @@ class Keeper:
         """Start watching, the worker first."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop watching and stop the worker; it is killed if it does not stop in time."""
+    def ask_to_stop(self) -> None:
+        """Let the worker stop while the last requests are still being answered. Returns at once."""
         self._stopping.set()
+        worker = self._worker
+        if worker is not None:
+            worker.terminate()
+
+    def stop(self) -> None:
+        """Stop watching and wait for the worker; it is killed if it does not stop in time."""
+        self.ask_to_stop()
         self._thread.join()
         worker = self._worker
         if worker is None:
             return
+        worker.terminate()
         if worker.stdin is not None:
             with suppress(OSError):
                 worker.stdin.close()
-        worker.terminate()
         try:
             worker.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:

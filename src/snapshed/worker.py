@@ -29,6 +29,7 @@ POLL_SECONDS = 1.0
 """How long a lost notification can delay a deletion."""
 
 _SWEEP_SECONDS = 5.0
+_LAST_PAIR_SECONDS = 2.0
 _SECONDS_PER_PAIR = 60.0
 _MEMORY_PER_CHILD = 2 * 2**30
 _MOST_PIXELS = 40_000_000
@@ -72,6 +73,7 @@ class Worker:
             signal.signal(number, self._stop)
         if stop_with_parent:
             threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
+        threading.Thread(target=self._abort_late_pairs, name="abort", daemon=True).start()
         tidying = threading.Thread(target=self._tidy, name="tidy")
         tidying.start()
         try:
@@ -89,6 +91,12 @@ class Worker:
 
     def _stop(self, *_: object) -> None:
         self._stopping.set()
+
+    def _abort_late_pairs(self) -> None:
+        """A pair may take a minute, a stop may not: what is not compared soon after is compared by the next worker."""
+        self._stopping.wait()
+        threading.Event().wait(_LAST_PAIR_SECONDS)
+        self._engine.close()
 
     def _watch_parent(self) -> None:
         with suppress(OSError):

@@ -14,8 +14,12 @@ from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
-from multipart import parse_options_header  # pyright: ignore[reportUnknownVariableType]  untyped options
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,  # pyright: ignore[reportUnknownVariableType]  untyped options
+)
 
 from snapshed import problems
 from snapshed.api.objects import check_use_case, digest_in, facts_of, parse_scopes, verified
@@ -66,13 +70,14 @@ class Outcome:
 def batch(use_case: str, scopes: str, request: Request, resources: Res, grant: Granted, body: Sent) -> Response:
     """Carry out every part: `head`, `insert`, `get`, `delete`. Answered as multipart/form-data, a part each."""
     check_use_case(use_case)
+    boundary = _boundary_in(request.headers.get("content-type", ""))
     owner = uploads.keep_open(resources, grant)
     outcomes: dict[int, tuple[Operation | None, Outcome]] = {}
     allowed = parse_scopes(scopes) == {"org": str(grant.org_id), "project": str(grant.project_id)}
     asked: list[Operation] = []
 
     def inserts() -> Iterator[Operation]:
-        for operation in _operations(request.headers.get("content-type", ""), body):
+        for operation in _operations(boundary, body):
             if isinstance(operation, _Refused):
                 outcomes[operation.index] = (None, _failure(operation.error))
             elif operation.kind == "insert":
@@ -100,15 +105,19 @@ class _Refused:
     error: SnapshedError
 
 
-def _operations(content_type: str, body: Body) -> Iterator[Operation | _Refused]:
-    """The parts of the body in order, one in memory at a time."""
+def _boundary_in(content_type: str) -> str:
     kind, options = cast("tuple[str, dict[str, str]]", parse_options_header(content_type))
-    if kind != "multipart/form-data" or not options.get("boundary"):
+    if kind.lower() != "multipart/form-data" or not options.get("boundary"):
         raise Invalid("The Content-Type must be multipart/form-data with a boundary.")
+    return options["boundary"]
+
+
+def _operations(boundary: str, body: Body) -> Iterator[Operation | _Refused]:
+    """The parts of the body in order, one in memory at a time. Raises MultipartError."""
     index = 0
     segment: MultipartSegment | None = None
     data = bytearray()
-    with PushMultipartParser(options["boundary"], max_header_count=64) as parser:
+    with PushMultipartParser(boundary, max_header_count=64) as parser:
         for chunk in body.chunks():
             for event in parser.parse(chunk):
                 if isinstance(event, MultipartSegment):

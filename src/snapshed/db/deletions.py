@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 
 from snapshed.db import rows
 from snapshed.db.blobs import Kind
@@ -159,7 +159,7 @@ def add(tx: Tx, deletion: Deletion) -> None:
             "request_id": deletion.request_id,
             "snapshots": deletion.snapshots,
             "artifacts": deletion.artifacts,
-            "rows": Jsonb(deletion.rows),
+            "rows": Json(deletion.rows),
             "at": deletion.requested_at,
         },
     )
@@ -529,7 +529,7 @@ def complete(tx: Tx, deletion_id: UUID, receipt: dict[str, Any], verified_at: da
         UPDATE deletion SET state = 'complete', receipt = %(receipt)s, completed_at = %(now)s, verified_at = %(verified)s
          WHERE id = %(id)s AND state = 'removing'
         """,
-        {"id": deletion_id, "receipt": Jsonb(receipt), "verified": verified_at, "now": now},
+        {"id": deletion_id, "receipt": Json(receipt), "verified": verified_at, "now": now},
     )
 
 

@@ -91,9 +91,9 @@ def removals(tx: Tx, limit: int) -> list[Removal]:
     )
 
 
-def removed(tx: Tx, trace_ids: list[UUID], sent_at: datetime, now: datetime) -> None:
-    """The engine counts zero rows of these; final only for what no writer can still add to."""
-    rows.run(
+def removed(tx: Tx, trace_ids: list[UUID], sent_at: datetime, now: datetime) -> int:
+    """The engine counts zero rows of these; final only for what no writer can still add to. Returns how many are."""
+    return rows.run(
         tx,
         """
         UPDATE trace_removal SET removed_at = %(now)s

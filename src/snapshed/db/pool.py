@@ -43,6 +43,10 @@ def _prepare(connection: Tx) -> None:
     connection.execute("SET lock_timeout = '30s'")
     connection.execute("SET idle_in_transaction_session_timeout = '60s'")
     connection.execute("SET timezone = 'UTC'")
+    # A server may have other defaults. The second look of a condemn pass needs a snapshot of its own, and what a
+    # removal follows must not be forgotten by a power loss.
+    connection.execute("SET default_transaction_isolation = 'read committed'")
+    connection.execute("SET synchronous_commit = on")
     connection.commit()
 
 

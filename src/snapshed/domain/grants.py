@@ -17,7 +17,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from snapshed.errors import Unauthenticated
+from snapshed.errors import Invalid, Unauthenticated
 
 Scope = Literal["read", "upload", "review", "delete", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "upload", "review", "delete", "admin")
@@ -75,13 +75,13 @@ def upload_token(grant: Grant, ends_at: datetime, kid: str, private_pem: str) ->
 
 
 def kid_of(token: str) -> str:
-    """The key an upload token names. Raises Unauthenticated."""
+    """The key an upload token names. Raises Unauthenticated for what is no token and Invalid for one that names none."""
     try:
         kid = jwt.get_unverified_header(token).get("kid")
     except jwt.InvalidTokenError:
-        kid = None
+        raise Unauthenticated("The upload token is unreadable; ask for new upload options.") from None
     if not isinstance(kid, str):
-        raise Unauthenticated("The upload token is not one of this server's; ask for new upload options.")
+        raise Invalid("The upload token names no key; ask for new upload options.")
     return kid
 
 

@@ -21,7 +21,16 @@ MOST_IMAGES = 50_000
 MOST_NAME = 1_024
 """Characters of an image name: the longest path common file systems allow is 4,096 bytes, four a character."""
 
+MOST_FACTS = 2**20
+"""Bytes of JSON that may be said about one image."""
+
+_DEEPEST = 32
+"""How deep what is said about an image may nest: beyond what people write, below what any reader of JSON gives up at."""
+
 _RESERVED = "manifest.json"
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL and halves of surrogate pairs: JSON can spell them, PostgreSQL and UTF-8 cannot."""
+
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _MEASURES = frozenset({"content_hash", "width", "height", "diff_threshold"})
 _TEXTS = ("provider", "head_repo_name", "base_repo_name", "head_ref", "base_ref")
@@ -73,7 +82,7 @@ class Manifest:
 def parse(body: bytes) -> Manifest:
     """Read a create request. Raises Invalid with a sentence that names the field and the rule."""
     try:
-        document: object = json.loads(body)
+        document: object = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise Invalid("Invalid json body") from None
     if not isinstance(document, dict):
@@ -92,9 +101,14 @@ def parse(body: bytes) -> Manifest:
     )
 
 
+def _refuse_constant(text: str) -> object:
+    """`NaN` and `Infinity` are Python's own, not JSON's."""
+    raise ValueError(text)
+
+
 def _app_id(fields: Mapping[str, Any]) -> str:
     app_id = fields.get("app_id")
-    if not isinstance(app_id, str) or not 0 < len(app_id) <= 255 or "\0" in app_id:
+    if not isinstance(app_id, str) or not 0 < len(app_id) <= 255 or _UNSTORABLE.search(app_id):
         raise Invalid("The app_id field is required and must be a string with maximum length of 255 characters.")
     return app_id
 
@@ -137,7 +151,7 @@ def _text(fields: Mapping[str, Any], field: str) -> str | None:
     value = fields.get(field)
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > 255 or "\0" in value:
+    if not isinstance(value, str) or len(value) > 255 or _UNSTORABLE.search(value):
         hint = " containing the domain of the VCS provider (ex. github.com)" if field == "provider" else ""
         raise Invalid(f"The {field} field must be a string with maximum length of 255 characters{hint}.")
     return value
@@ -200,6 +214,7 @@ def _length(name: str, entry: Mapping[str, Any], field: str) -> int:
 
 def _facts(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     facts = {field: value for field, value in entry.items() if field not in _MEASURES}
+    _check_storable(name, facts)
     for field in ("display_name", "group", "description"):
         value = facts.get(field)
         if value is not None and not isinstance(value, str):
@@ -208,9 +223,29 @@ def _facts(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     if facts.get("canvas_theme") not in ("light", "dark"):
         facts["canvas_theme"] = None
     known = {field: value for field, value in facts.items() if value is not None}
-    if "\\u0000" in json.dumps(known):
-        raise Invalid(f'Validation error in image "{name}": metadata must not contain NUL characters.')
+    if len(json.dumps(known)) > MOST_FACTS:
+        raise Invalid(f'Validation error in image "{name}": metadata may hold {MOST_FACTS} bytes.')
     return known
+
+
+def _check_storable(name: str, value: object, depth: int = 0) -> None:
+    """Raise Invalid for metadata that JSON can spell but no database or file can hold."""
+    problem = None
+    if depth > _DEEPEST:
+        problem = f"must not nest deeper than {_DEEPEST} levels"
+    elif isinstance(value, str) and _UNSTORABLE.search(value):
+        problem = "must not contain NUL characters or halves of surrogate pairs"
+    elif isinstance(value, float) and not math.isfinite(value):
+        problem = "must not contain numbers that are not finite"
+    if problem:
+        raise Invalid(f'Validation error in image "{name}": metadata {problem}.')
+    if isinstance(value, dict):
+        for key, item in cast("dict[str, Any]", value).items():
+            _check_storable(name, key, depth)
+            _check_storable(name, item, depth + 1)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            _check_storable(name, item, depth + 1)
 
 
 def _tags(value: object) -> dict[str, str] | None:

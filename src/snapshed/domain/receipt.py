@@ -17,7 +17,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-KINDS = ("image", "manifest", "comparison", "mask", "thumbnail", "archive", "file")
+KINDS = ("image", "manifest", "comparison", "mask", "thumbnail", "archive")
+"""The kinds every receipt counts; another kind appears in it when something of that kind was released."""
+
 OUTCOMES: tuple[str, ...] = ("removed", "waiting", "kept_shared", "kept_pinned")
 
 SCOPE = (
@@ -44,6 +46,7 @@ def objects(tallies: Iterable[Counted]) -> tuple[dict[str, dict[str, int]], dict
     counts: dict[str, dict[str, int]] = {kind: {"released": 0, **dict.fromkeys(OUTCOMES, 0)} for kind in KINDS}
     sums: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
     for tally in tallies:
+        counts.setdefault(tally.kind, {"released": 0, **dict.fromkeys(OUTCOMES, 0)})
         counts[tally.kind][tally.outcome] += tally.objects
         counts[tally.kind]["released"] += tally.objects
         sums[tally.outcome] += tally.bytes

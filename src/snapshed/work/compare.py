@@ -28,11 +28,14 @@ from snapshed.ledger import Draft, ForComparison, sha256, store
 from snapshed.logs import logger
 from snapshed.resources import Resources
 
-CLAIM = timedelta(seconds=60)
-"""A worker that does not extend its claim within this time is taken for dead."""
+CLAIM = timedelta(seconds=180)
+"""A worker that does not extend its claim within this time is taken for dead. Longer than any pair may take."""
+
+_EXTEND = timedelta(seconds=10)
+"""How often a working worker extends it, at most."""
 
 _BATCH = 64
-"""Pairs whose masks are stored together; the claim is extended after each."""
+"""Pairs whose masks are stored together."""
 
 _ATTEMPTS = 5
 """After this many workers have died or failed over one comparison, it is failed instead of taken again."""
@@ -73,8 +76,10 @@ def compare(resources: Resources, engine: Engine, comparison_id: UUID, stopping:
     except (Stopping, Unavailable):
         _after_failure(resources, owner)
         raise
-    except Exception:  # noqa: BLE001  a bug in one comparison must not stop the worker's others
+    except Exception:
         _after_failure(resources, owner)
+        if stopping():
+            raise Stopping from None  # the engine was closed under us
         _log.exception("comparison broke", comparison=str(comparison_id), snapshot=sides.head.number)
 
 
@@ -126,18 +131,39 @@ def _run(
         manifest_threshold=sides.head.diff_threshold,
     )
     results = [_result(outcome) for outcome in plan.outcomes]
+    alive = _Alive(resources, owner, stopping)
     for start in range(0, len(plan.pairs), _BATCH):
         batch = plan.pairs[start : start + _BATCH]
-        results += _compare_batch(resources, engine, owner, sides, batch, stopping)
-        if not resources.database.run(
-            lambda tx: comparisons.extend_claim(tx, owner.comparison_id, owner.claim, resources.now() + CLAIM)
-        ):
-            raise OwnerGone("The comparison is deleted, or another worker has taken over.")
+        results += _compare_batch(resources, engine, owner, sides, batch, alive)
     counts = _counts(results)
     text = _report(sides, results, counts, engine)
     (report,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
     resources.database.run(lambda tx: _commit(resources, tx, owner, sides, results, counts, report.id, engine, started))
     resources.failpoints.reach("comparison.committed")
+
+
+class _Alive:
+    """Whether the work still makes sense, asked after every pair; extends the claim from time to time."""
+
+    def __init__(self, resources: Resources, owner: ForComparison, stopping: Callable[[], bool]) -> None:
+        self._resources = resources
+        self._owner = owner
+        self._stopping = stopping
+        self._extended_at = resources.now()
+
+    def check(self) -> None:
+        """Raise Stopping when asked to stop, and OwnerGone when the comparison is gone or somebody else's."""
+        if self._stopping():
+            raise Stopping
+        now = self._resources.now()
+        if now - self._extended_at < _EXTEND:
+            return
+        self._extended_at = now
+        owner = self._owner
+        if not self._resources.database.run(
+            lambda tx: comparisons.extend_claim(tx, owner.comparison_id, owner.claim, now + CLAIM)
+        ):
+            raise OwnerGone("The comparison is deleted, or another worker has taken over.")
 
 
 def _entry(image: Image) -> Entry:
@@ -150,7 +176,7 @@ def _compare_batch(
     owner: ForComparison,
     sides: _Sides,
     batch: Sequence[Pair],
-    stopping: Callable[[], bool],
+    alive: _Alive,
 ) -> list[Result]:
     """Decode the pairs of a batch, store their masks, and say what each pair is. Equal pairs are decoded once."""
     first: dict[tuple[str, str], Pair] = {}
@@ -166,8 +192,7 @@ def _compare_batch(
         tasks = _tasks(resources, sides, list(first.values()), folder)
         missing = {digests for digests, task in tasks.items() if task is None}
         for done in engine.diff([task for task in tasks.values() if task]):
-            if stopping():
-                raise Stopping
+            alive.check()
             digests = by_name[done.name]
             found[digests] = done
             if done.mask_written:

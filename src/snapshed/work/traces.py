@@ -40,13 +40,12 @@ def remove_traces(resources: Resources) -> int:
     trace_ids = [item.trace_id for item in waiting]
     resources.traces.remove(trace_ids)
     left = resources.traces.count(trace_ids)
-    empty = {trace_id for trace_id in trace_ids if not left.get(trace_id)}
-    final = [item.trace_id for item in waiting if item.trace_id in empty and item.not_final_before <= sent_at]
+    empty = [trace_id for trace_id in trace_ids if not left.get(trace_id)]
 
-    def note(tx: Tx) -> None:
-        outbox.removed(tx, final, sent_at, resources.now())
-        resources.queue.wake(tx)
+    def note(tx: Tx) -> int:
+        settled = outbox.removed(tx, empty, sent_at, resources.now())
+        if settled:
+            resources.queue.wake(tx)
+        return settled
 
-    if final:
-        resources.database.run(note)
-    return len(final)
+    return resources.database.run(note)

@@ -77,17 +77,18 @@ CREATE TABLE deletion (
     state         text NOT NULL DEFAULT 'removing' CHECK (state IN ('removing', 'complete')),
     snapshots     bigint[] NOT NULL,
     artifacts     uuid[] NOT NULL,
-    rows          jsonb NOT NULL,
+    rows          json NOT NULL,
     requested_at  timestamptz NOT NULL,
     journaled_at  timestamptz,
     completed_at  timestamptz,
     verified_at   timestamptz,
-    receipt       jsonb,
+    receipt       json,
     receipt_journaled_at timestamptz,
     CONSTRAINT deletion_is_complete_with_a_receipt
         CHECK ((state = 'complete') = (receipt IS NOT NULL) AND (state = 'complete') = (completed_at IS NOT NULL)),
     CONSTRAINT deletion_completes_journaled CHECK (state = 'removing' OR journaled_at IS NOT NULL)
 );
+COMMENT ON COLUMN deletion.receipt IS 'As signed, in the order of its fields: json, not jsonb.';
 CREATE UNIQUE INDEX deletion_request_is_unique ON deletion (org_id, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX deletion_open ON deletion (requested_at) WHERE state = 'removing';
 CREATE INDEX deletion_snapshots ON deletion USING gin (snapshots);

@@ -1,0 +1,393 @@
+"""Processes that die or are stopped at no particular step: servers, workers, the database, all at once; and a full disk.
+
+The matrix kills at named steps; here it is the whole that must hold together, whoever is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+from fixtures.pictures import Picture, manifest, noise, picture
+from fixtures.server import Installation, Server, content, leftovers, settled, wait_until
+from fixtures.wire import Client, TryLater, deletion_of, expect
+
+pytestmark = pytest.mark.crash
+
+T = TypeVar("T")
+
+
+# --- Servers ---------------------------------------------------------------------------------------------------------
+
+
+def test_ten_servers_killed_in_a_row_leave_one_database_and_an_orderly_stop_leaves_none(
+    installation: Installation,
+) -> None:
+    """Each server is killed as soon as it is ready, its worker and the database left to themselves. The next one adopts
+    the database; were there ever two on one folder, the folder would be lost."""
+    made: list[str] = []
+    for number in range(10):
+        server = installation.serve()
+        images = {"page.png": picture(f"server {number}")}
+        made.append(server.client.upload(images.values(), manifest("shop", images, f"{number:040x}")))
+        server.client.close()
+        server.kill()
+        assert len(installation.postmasters()) == 1
+    server = installation.serve()
+    assert len(installation.postmasters()) == 1
+    for snapshot in made:
+        assert server.client.details(snapshot).status_code == 200
+    settled(installation, server)
+    server.stop()
+    assert installation.processes() == []
+
+
+def test_a_worker_stops_when_its_server_is_killed(installation: Installation) -> None:
+    """Nobody would restart, stop or even know of a worker that outlived its server. It hears that its standard input
+    has ended and stops by itself, with the children that compare images."""
+    server = installation.serve()
+    _upload_pair(server.client, {"page.png": picture("one")}, {"page.png": picture("two")})
+    wait_until(lambda: installation.worker_of(server), 10, "a worker")
+    wait_until(lambda: len(_others(installation)) > 2, 30, "children that compare images")
+    server.kill()
+    wait_until(lambda: not _others(installation), 15, "the end of the worker and its children")
+    assert len(installation.postmasters()) == 1
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT], ids=lambda by: by.name)
+def test_an_orderly_stop_leaves_no_process(installation: Installation, by: signal.Signals) -> None:
+    """Server, worker, the children that compare images, the database: status 0 within ten seconds, and all are gone."""
+    server = installation.serve()
+    head = _upload_pair(server.client, {"page.png": picture("one")}, {"page.png": picture("two")})
+    wait_until(lambda: server.client.comparison(head) == "success", 60, "the comparison")
+    server.client.close()
+    server.stop(by=by)
+    assert installation.processes() == []
+    assert list((installation.folder / "tmp").iterdir()) == []
+
+
+def test_whoever_leaves_last_stops_the_database(installation: Installation) -> None:
+    """A worker beside the server goes on when the server stops in order, and takes the database along when it stops."""
+    server = installation.serve(worker=False)
+    worker = installation.work()
+    wait_until(lambda: len(_others(installation)) == 2, 10, "the worker")
+    head = _upload_pair(server.client, {"page.png": picture("one")}, {"page.png": picture("two")})
+    wait_until(lambda: server.client.comparison(head) == "success", 60, "the comparison")
+    server.client.close()
+    server.stop()
+    assert worker.is_running
+    assert len(installation.postmasters()) == 1
+    worker.stop()
+    assert installation.processes() == []
+
+
+# --- Comparisons -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[dict[str, Picture], dict[str, Picture]]:
+    """A base and a head that take some seconds to compare."""
+    names = [f"{number:02}.png" for number in range(24)]
+    base = {name: picture(f"base {name}", 3000, 2000) for name in names}
+    return base, {name: picture(f"head {name}", 3000, 2000) for name in names}
+
+
+Large = tuple[dict[str, Picture], dict[str, Picture]]
+
+
+def test_a_comparison_that_is_stopped_is_given_back_and_finished_after_the_restart(
+    installation: Installation, large: Large
+) -> None:
+    """An operator restarts the service in the middle of a comparison. It must neither hold up the stop nor be lost, nor
+    wait until somebody notices that its worker is gone: it is given back at once."""
+    installation.settings["SNAPSHED_SESSION_TTL"] = "60s"
+    server = installation.serve()
+    head = _upload_pair(server.client, *large)
+    wait_until(lambda: server.client.comparison(head) == "processing", 30, "the comparison's beginning")
+    server.client.close()
+    server.stop()
+    assert installation.processes() == []
+    assert _scratch(installation) == []
+    server = installation.serve(worker=False)
+    assert server.client.comparison(head) == "pending"
+    worker = installation.work()
+    wait_until(lambda: server.client.comparison(head) == "success", 60, "the comparison")
+    worker.stop()
+
+
+def test_a_worker_killed_in_the_middle_of_a_comparison_leaves_no_copy_of_an_image(
+    installation: Installation, large: Large
+) -> None:
+    """Masks are made in the scratch folder. The worker is killed there and the head is deleted: no part of what was
+    made from its images may stay on the disk, in the store or beside it."""
+    installation.settings["SNAPSHED_SESSION_TTL"] = "60s"
+    server = installation.serve()
+    head = _upload_pair(server.client, *large)
+    wait_until(lambda: _scratch(installation), 30, "the first mask")
+    _kill(installation.worker_of(server))
+    deletion = deletion_of(server.client.delete(head))
+    wait_until(lambda: server.client.receipt(deletion)["state"] == "complete", 40, "the receipt")
+    wait_until(lambda: not _scratch(installation), 10, "an empty scratch folder")
+    assert len(leftovers(installation.data)) == len(large[0]) + 1
+
+
+# --- Under load ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_killed_again_and_again_under_load_is_started_again_and_every_deletion_completes(
+    installation: Installation,
+) -> None:
+    """CI jobs upload and people delete while the worker is killed three times. The server starts it again each time; no
+    request fails, and in the end everything that was deleted is gone and everything else is there."""
+    server = installation.serve()
+    with _load(server) as load:
+        for _ in range(3):
+            wait_until(lambda: installation.worker_of(server), 30, "a worker")
+            load.go_on(4)
+            _kill(installation.worker_of(server))
+        wait_until(lambda: installation.worker_of(server), 30, "a worker")
+        load.go_on(4)
+    assert load.refused == 0
+    load.check(installation, server)
+
+
+def test_a_database_killed_under_load_comes_back_and_nothing_is_lost(installation: Installation) -> None:
+    """PostgreSQL is killed twice in the middle of uploads and deletions. For a while requests are answered 503 and may
+    be repeated; then it is running again, and everything that was answered before, between and after is so."""
+    server = installation.serve()
+    with _load(server) as load:
+        for _ in range(2):
+            load.go_on(6)
+            (postmaster,) = installation.postmasters()
+            os.kill(postmaster, signal.SIGKILL)
+            wait_until(lambda gone=postmaster: installation.postmasters() not in ([], [gone]), 30, "a new database")
+            wait_until(lambda: server.client.ready().status_code == 200, 30, "a service that is ready")
+        load.go_on(6)
+    load.check(installation, server)
+
+
+def test_a_power_loss_under_load_loses_nothing_that_was_answered(installation: Installation) -> None:
+    """Server, worker, children and database are all killed at the same moment, twice, while jobs upload and people
+    delete. What was answered is so after the restart; what was not answered is whole or absent."""
+    server = installation.serve()
+    load: _Load | None = None
+    for _ in range(2):
+        with _load(server, load) as load:
+            load.go_on(6)
+            installation.lose_power()
+        server.client.close()
+        server = installation.serve()
+    assert load is not None
+    load.check(installation, server)
+
+
+class _Load:
+    """Two clients that upload small snapshots and delete every second one, and what they were answered."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Picture] = {}
+        self.deleted: dict[str, Picture] = {}
+        self.refused = 0
+        self._turns = 0
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._shared = picture("in every snapshot")
+
+    def run(self, server: Server) -> None:
+        """One client, until `stop` or until the server is gone."""
+        with server.another_client() as client, suppress(httpx.TransportError):
+            while not self._stopping.is_set():
+                with self._lock:
+                    self._turns += 1
+                    turn = self._turns
+                self._one(client, turn)
+
+    def _one(self, client: Client, turn: int) -> None:
+        own = picture(f"turn {turn}")
+        body = manifest("shop", {"all.png": self._shared, "own.png": own}, f"{turn:040x}")
+        snapshot = self._insisting(lambda: client.upload([self._shared, own], body))
+        if snapshot is None:
+            return
+        self.kept[snapshot] = own
+        if turn % 2:
+            return
+        # From here on nothing may be said about it until the deletion is answered.
+        del self.kept[snapshot]
+        answer = self._insisting(lambda: _deleted(client, snapshot))
+        if answer is not None:
+            self.deleted[snapshot] = own
+
+    def _insisting(self, request: Callable[[], T]) -> T | None:
+        while not self._stopping.is_set():
+            try:
+                return request()
+            except TryLater:
+                self.refused += 1
+                threading.Event().wait(0.1)
+        return None
+
+    def go_on(self, turns: int) -> None:
+        """Wait until so many more snapshots were begun."""
+        wanted = self._turns + turns
+        wait_until(lambda: self._turns >= wanted, 60, "the load to go on")
+
+    def begin(self) -> None:
+        self._stopping.clear()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def check(self, installation: Installation, server: Server) -> None:
+        """At rest, what was kept can be read, what was deleted is gone, and both to the last byte."""
+        settled(installation, server, 60)
+        assert self.kept
+        assert self.deleted
+        session = server.client.upload_options()
+        for snapshot, own in self.kept.items():
+            images = expect(server.client.details(snapshot), 200)["images"]
+            assert {image["key"] for image in images} == {own.digest, self._shared.digest}
+            assert server.client.image(session, own.digest).content == own.png
+        for snapshot, own in self.deleted.items():
+            assert server.client.details(snapshot).status_code == 404
+            assert server.client.image(session, own.digest).status_code == 404
+            (receipt,) = server.client.deletions(snapshot)
+            assert receipt["state"] == "complete"
+        on_disk = {key.rsplit("/", 1)[-1].partition(".")[0] for key in leftovers(installation.data)}
+        assert not on_disk & {own.digest for own in self.deleted.values()}
+        assert {own.digest for own in self.kept.values()} <= on_disk
+
+
+@contextmanager
+def _load(server: Server, load: _Load | None = None) -> Generator[_Load]:
+    """Load on this server within the block; a failed assertion of a client fails the test."""
+    load = load or _Load()
+    load.begin()
+    with ThreadPoolExecutor(2) as threads:
+        clients: list[Future[None]] = [threads.submit(load.run, server) for _ in range(2)]
+        try:
+            yield load
+        finally:
+            load.stop()
+    for client in clients:
+        client.result()
+
+
+# --- A full disk -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(installation: Installation) -> Generator[Path]:
+    """A disk of three megabytes, in memory."""
+    place = installation.folder / "disk"
+    place.mkdir()
+    mounted = _mount("-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place))
+    if mounted is not None:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted}")
+    try:
+        yield place
+    finally:
+        installation.lose_power()
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_refuses_uploads_with_a_sentence_and_takes_them_again_when_there_is_room(
+    installation: Installation, small_disk: Path
+) -> None:
+    """The disk of the objects fills up in the middle of an upload. The client is told so, in a batch and in a single
+    request; nothing half-made stays, what was there before can be read, and what is deleted makes room. When the disk
+    has grown, the same upload goes through."""
+    objects = small_disk / "objects"
+    installation.settings["SNAPSHED_STORE_URL"] = objects.as_uri()
+    server = installation.serve()
+    client = server.client
+    first = {f"{number}.png": noise(f"first {number}", 400, 400) for number in range(3)}
+    kept = client.upload(first.values(), manifest("shop", first, "1" * 40))
+    second = {f"{number}.png": noise(f"second {number}", 500, 500) for number in range(4)}
+
+    session = client.upload_options()
+    parts = client.insert(session, second.values())
+    assert {part.status for part in parts} == {503}
+    assert all("full" in part.detail for part in parts), parts
+    free = iter(second.values())
+    answer = client.put(session, next(free))
+    while answer.status_code == 200:
+        answer = client.put(session, next(free))
+    assert "full" in expect(answer, 503)["detail"]
+    assert "retry-after" not in answer.headers
+    refused = client.create(manifest("shop", second, "2" * 40))
+    assert refused.status_code in (409, 503), refused.text
+
+    settled(installation, server)
+    assert _digests(objects) >= {image.digest for image in first.values()}
+    assert len(content(objects)) == len(first) + 1
+    reading = client.upload_options()
+    assert [client.image(reading, image.digest).content for image in first.values()] == [
+        image.png for image in first.values()
+    ]
+
+    deletion = deletion_of(client.delete(kept))
+    wait_until(lambda: client.receipt(deletion)["state"] == "complete", 40, "the receipt")
+    assert _mount("-o", "remount,size=32m", str(small_disk)) is None
+    snapshot = client.upload(second.values(), manifest("shop", second, "2" * 40))
+    assert client.details(snapshot).status_code == 200
+    settled(installation, server)
+    assert len(content(objects)) == len(second) + 1
+    client.close()
+    server.stop()
+
+
+def _digests(objects: Path) -> set[str]:
+    return {key.rsplit("/", 1)[-1].partition(".")[0] for key in content(objects)}
+
+
+def _mount(*arguments: str) -> str | None:
+    """Mount or remount; the reason if that is not permitted."""
+    if os.geteuid() != 0:
+        return "only root may mount"
+    mount = shutil.which("mount")
+    if mount is None:
+        return "there is no mount command"
+    done = subprocess.run([mount, *arguments], capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else done.stderr.strip() or f"mount left with status {done.returncode}"
+
+
+# --- Pieces --------------------------------------------------------------------------------------------------------------
+
+
+def _upload_pair(client: Client, base: dict[str, Picture], head: dict[str, Picture]) -> str:
+    """A base and a head that is compared with it; returns the head."""
+    client.upload(base.values(), manifest("shop", base, "a" * 40))
+    return client.upload(head.values(), manifest("shop", head, "b" * 40, "a" * 40))
+
+
+def _deleted(client: Client, snapshot: str) -> bool:
+    """Delete it; that it is gone already is the answer to a deletion whose first answer was lost."""
+    answer = client.delete(snapshot)
+    if answer.status_code != 404:
+        deletion_of(answer)
+    return True
+
+
+def _others(installation: Installation) -> list[int]:
+    """Our processes that are not the database's."""
+    return [pid for pid in installation.processes() if not installation.is_database(pid)]
+
+
+def _scratch(installation: Installation) -> list[Path]:
+    """What is being made beside the store."""
+    return list((installation.data / "scratch").glob("compare-*"))
+
+
+def _kill(pid: int | None) -> None:
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
