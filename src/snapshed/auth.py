@@ -57,7 +57,8 @@ def check_org(actor: Actor, org: str) -> None:
 def project_of(resources: Resources, actor: Actor, org: str, project: str, scope: Scope) -> Project:
     """The project of that slug or id, if it exists within the actor's reach. Raises NotFound, then Forbidden."""
     check_org(actor, org)
-    found = access.find_project(resources, actor.org_id, project)
+    # PostgreSQL cannot even be asked for a name with a NUL in it.
+    found = None if "\0" in project else access.find_project(resources, actor.org_id, project)
     if found is None or found.state != "active" or actor.project_id not in (None, found.id):
         raise NotFound("Project not found")
     require(actor, scope)

@@ -40,9 +40,16 @@ _log = logger("worker")
 def run(settings: Settings, *, stop_with_parent: bool) -> None:
     """Work until SIGTERM or SIGINT, or with `stop_with_parent` until standard input ends: then the process that
     started us is gone."""
+    stopping = threading.Event()
+
+    # From the first moment on: a signal while we still open things must end in an orderly stop as well.
+    def stop(*_: object) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     with opened(settings) as resources, _engine() as engine:
-        worker = Worker(resources, engine)
-        worker.serve(stop_with_parent=stop_with_parent)
+        Worker(resources, engine, stopping).serve(stop_with_parent=stop_with_parent)
 
 
 @contextmanager
@@ -62,15 +69,13 @@ def _engine() -> Generator[Engine]:
 class Worker:
     """Everything one process works on. Two threads: the queue's event loop in the main one, tidying in the other."""
 
-    def __init__(self, resources: Resources, engine: Engine) -> None:
+    def __init__(self, resources: Resources, engine: Engine, stopping: threading.Event) -> None:
         self._resources = resources
         self._engine = engine
-        self._stopping = threading.Event()
+        self._stopping = stopping
 
     def serve(self, *, stop_with_parent: bool) -> None:
         """Run until asked to stop; running jobs are then given back."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
         if stop_with_parent:
             threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
         threading.Thread(target=self._abort_late_pairs, name="abort", daemon=True).start()
@@ -88,9 +93,6 @@ class Worker:
         finally:
             self._stopping.set()
             tidying.join()
-
-    def _stop(self, *_: object) -> None:
-        self._stopping.set()
 
     def _abort_late_pairs(self) -> None:
         """A pair may take a minute, a stop may not: what is not compared soon after is compared by the next worker."""

@@ -1,32 +1,25 @@
-"""A whole service in a thread, data made through `work`, and the system's own Chromium."""
+"""A whole service in a thread, and the system's own Chromium looking at it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import socket
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from browser.service import Service
 from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from snapshed import problems, ui
-from snapshed.db.access import Project
-from snapshed.engine import Engine
-from snapshed.resources import Resources, opened
+from snapshed.resources import opened
 from snapshed.settings import Settings
-from snapshed.work import access, compare, condemn, deletion, remove, snapshots, traces, uploads
+from snapshed.work import access
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _ARGUMENTS = [
@@ -39,104 +32,14 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 
-BASE_SHA = "a1b2c3d4e5" * 4
-HEAD_SHA = "0f9e8d7c6b" * 4
-
-
-def png(colour: tuple[int, int, int], width: int = 8, height: int = 8) -> bytes:
-    """A PNG of one colour."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    lines = (b"\0" + bytes(colour) * width) * height
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-
-
-@dataclass
-class Service:
-    """A running service and the verbs that tests speak to it with."""
-
-    resources: Resources
-    address: str
-    project: Project
-    token: str
-
-    def upload(self, images: dict[str, bytes], about: dict[str, dict[str, Any]] | None = None, **fields: Any) -> int:
-        """A snapshot of these images; its number."""
-        opened = uploads.begin(self.resources, self.project.org_id, self.project.id, "token:ci")
-        owner = uploads.keep_open(self.resources, access.grant(self.resources, opened.token))
-        digests = {name: hashlib.sha256(data).hexdigest() for name, data in images.items()}
-        here = uploads.ask(self.resources, owner, list(digests.values()))
-        missing = [uploads.Upload(digests[name], data) for name, data in images.items() if digests[name] not in here]
-        list(uploads.keep(self.resources, owner, missing))
-        named = {
-            name: {"content_hash": digests[name], **_size(data), **((about or {}).get(name, {}))}
-            for name, data in images.items()
-        }
-        body = json.dumps({"app_id": "web", "images": named, **fields}).encode()
-        return snapshots.create(self.resources, self.project, "token:ci", body).number
-
-    def compare(self) -> None:
-        """Do every comparison that waits."""
-        with Engine(workers=2, seconds_per_pair=30, memory_bytes=2**30, max_pixels=40_000_000) as engine:
-            for comparison_id in compare.unclaimed(self.resources, 100):
-                compare.compare(self.resources, engine, comparison_id, lambda: False)
-
-    def tidy(self) -> None:
-        """What a worker does about deletions, until nothing is left to do."""
-        for _ in range(3):
-            traces.write_traces(self.resources)
-            deletion.release_waiting(self.resources)
-            condemn.condemn(self.resources)
-            remove.remove(self.resources)
-            traces.remove_traces(self.resources)
-            deletion.close_finished(self.resources)
-
-    def samples(self) -> tuple[int, int]:
-        """The shop's screenshots before and after a change, compared; their numbers."""
-        common = {"provider": "github", "head_repo_name": "acme/shop"}
-        images, about = sample("base")
-        base = self.upload(images, about, head_sha=BASE_SHA, head_ref="main", app_id="shop", **common)
-        images, about = sample("head")
-        head = self.upload(
-            images,
-            about,
-            head_sha=HEAD_SHA,
-            base_sha=BASE_SHA,
-            head_ref="feature/free-delivery",
-            base_ref="main",
-            pr_number=128,
-            app_id="shop",
-            **common,
-        )
-        self.compare()
-        return base, head
-
-
-def sample(side: str) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
-    """The images of one side of the samples that ship with the project, and what their sidecars say."""
-    root = Path(str(files("snapshed") / "samples" / side))
-    images = {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*.png"))}
-    told = {
-        str(file.relative_to(root).with_suffix(".png")): json.loads(file.read_text()) for file in root.rglob("*.json")
-    }
-    return images, told
-
-
-def _size(data: bytes) -> dict[str, int]:
-    is_png = data.startswith(b"\x89PNG")
-    width, height = struct.unpack(">II", data[16:24]) if is_png else (0, 0)
-    return {"width": width, "height": height}
-
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """A fresh installation, served on a free port."""
     with opened(Settings.from_env({}, data=tmp_path / "data")) as resources, listening() as sock:
         address = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        access.first_start(resources, address)
+        once = access.first_start(resources, address)
+        assert once
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         app.state.resources = resources
         problems.install(app, ui.error_page)
@@ -147,7 +50,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         while not server.started:
             time.sleep(0.01)
         (project,) = access.list_projects(resources)
-        yield Service(resources, address, project, (tmp_path / "data" / "admin-token").read_text().strip())
+        yield Service(resources, address, project, (tmp_path / "data" / "admin-token").read_text().strip(), once)
         server.should_exit = True
         thread.join(10)
 
@@ -188,3 +91,17 @@ def person(context: BrowserContext, service: Service) -> Page:
     secret = access.sign_in(service.resources, service.token)
     context.add_cookies([{"name": "snapshed", "value": secret, "url": service.address}])
     return context.new_page()
+
+
+@pytest.fixture
+def anybody(service: Service) -> Iterator[httpx.Client]:
+    """What a browser sends, without a browser: nobody is signed in."""
+    with httpx.Client(base_url=service.address) as client:
+        yield client
+
+
+@pytest.fixture
+def client(anybody: httpx.Client, service: Service) -> httpx.Client:
+    """The same, signed in."""
+    anybody.cookies.set("snapshed", access.sign_in(service.resources, service.token))
+    return anybody

@@ -41,6 +41,23 @@ MANY = 51
 """More snapshots than a deletion releases at once, so that the worker releases them in steps."""
 
 
+ARCHITECTURE = Path(__file__).parents[2] / "ARCHITECTURE.md"
+
+
+def crash_table(text: str) -> list[str]:
+    """The failpoints of the table under the heading "Crash table", in order. Each line must say all four things."""
+    _, heading, section = text.partition("\n## Crash table\n")
+    assert heading, "ARCHITECTURE.md has no section called Crash table"
+    names: list[str] = []
+    for line in section.partition("\n## ")[0].splitlines():
+        if match := re.match(r"\|\s*`([a-z.]+)`\s*\|", line):
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+            assert len(cells) == 4, f"the line of {match[1]} needs its name, after what, what is left, and who tidies"
+            assert all(cells), f"the line of {match[1]} leaves something unsaid"
+            names.append(match[1])
+    return names
+
+
 class Stage:
     """An installation, the server that runs on it now, and what the clients were told so far."""
 
@@ -378,7 +395,8 @@ def moved(session: Session, client: Client) -> Session:
     return replace(session, address=client.address)
 
 
-CASES = [(name, process) for name in failpoints.NAMES for process in ("http", "worker") if (name, process) in STORIES]
+TABLE = crash_table(ARCHITECTURE.read_text())
+CASES = [(name, process) for name in TABLE for process in ("http", "worker") if (name, process) in STORIES]
 
 
 @pytest.mark.parametrize(("failpoint", "process"), CASES, ids=[f"{name}-{process}" for name, process in CASES])
@@ -409,30 +427,13 @@ def test_a_deletion_completes_although_every_worker_dies_at_every_beat(installat
     stage.finish()
 
 
-# --- The table ---------------------------------------------------------------------------------------------------------
-
-ARCHITECTURE = Path(__file__).parents[2] / "ARCHITECTURE.md"
-
-
-def crash_table(text: str) -> list[str]:
-    """The failpoints of the table under the heading "Crash table", in order. Each line must say all four things."""
-    _, heading, section = text.partition("\n## Crash table\n")
-    assert heading, "ARCHITECTURE.md has no section called Crash table"
-    names: list[str] = []
-    for line in section.partition("\n## ")[0].splitlines():
-        if match := re.match(r"\|\s*`([a-z.]+)`\s*\|", line):
-            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            assert len(cells) == 4, f"the line of {match[1]} needs its name, after what, what is left, and who tidies"
-            assert all(cells), f"the line of {match[1]} leaves something unsaid"
-            names.append(match[1])
-    return names
+# --- The table itself ---------------------------------------------------------------------------------------------------
 
 
 def test_the_crash_table_of_the_architecture_has_every_step_and_every_step_has_a_story() -> None:
     """A step that is named in the code, in the table and here is understood; one that is missing somewhere is not."""
-    table = crash_table(ARCHITECTURE.read_text())
-    assert sorted(table) == sorted(failpoints.NAMES)
-    assert {name for name, _ in STORIES} == set(table)
+    assert sorted(TABLE) == sorted(failpoints.NAMES)
+    assert {name for name, _ in STORIES} == set(TABLE)
 
 
 def test_a_crash_table_with_a_gap_is_refused() -> None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 import struct
 import threading
@@ -127,6 +128,9 @@ class Service:
     clock: Clock
     engine: Engine
     admin: str
+    http: httpx.Client
+    """One connection pool for all who ask; who they are is said with each request."""
+
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
@@ -145,6 +149,15 @@ class Service:
         slug = f"p{next(self._numbers)}"
         made = access.add_project(self.resources, org, slug)
         return Project(self, org, slug, made.org_id, made.id, self.token(*(scopes or ("admin",)), org=org))
+
+    @contextmanager
+    def signed_in(self, token: str) -> Generator[httpx.Client]:
+        """A browser that has signed in with this token on the page made for it."""
+        with httpx.Client(base_url=self.address, timeout=120) as browser:
+            form = browser.get("/sign-in").text
+            hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
+            assert browser.post("/sign-in", data={**hidden, "token": token}).status_code == 303
+            yield browser
 
     # --- What a worker does ---
 
@@ -222,15 +235,18 @@ def running(data: Path, **environ: str) -> Generator[Service]:
         thread.start()
         try:
             wait_until(lambda: server.started or not thread.is_alive())
-            service = Service(
-                resources=resources,
-                address=f"http://127.0.0.1:{listener.getsockname()[1]}",
-                clock=clock,
-                engine=engine,
-                admin=(data / "admin-token").read_text().strip(),
-            )
-            yield service
-            _prove_nothing_leaked(service)
+            here = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with httpx.Client(base_url=here, timeout=120) as http:
+                service = Service(
+                    resources=resources,
+                    address=here,
+                    clock=clock,
+                    engine=engine,
+                    admin=(data / "admin-token").read_text().strip(),
+                    http=http,
+                )
+                yield service
+                _prove_nothing_leaked(service)
         finally:
             server.should_exit = True
             thread.join()
@@ -316,7 +332,7 @@ class Project:
 
     def ask(self, method: str, path: str, **options: Json) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"} | options.pop("headers", {})
-        return httpx.request(method, self.service.address + path, headers=headers, timeout=60, **options)
+        return self.service.http.request(method, path, headers=headers, **options)
 
     def get(self, path: str) -> Json:
         """The JSON behind a path that must be there."""
@@ -393,7 +409,7 @@ class Session:
 
     def ask(self, method: str, path: str, **options: Json) -> httpx.Response:
         headers = {"x-os-auth": f"Bearer {self.token}"} | options.pop("headers", {})
-        return httpx.request(method, self.project.service.address + path, headers=headers, timeout=120, **options)
+        return self.project.service.http.request(method, path, headers=headers, **options)
 
     def put(
         self, data: bytes, *, digest: str | None = None, body: bytes | None = None, encoding: str | None = None

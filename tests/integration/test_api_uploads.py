@@ -530,8 +530,8 @@ def _kid(session: Session) -> str:
 
 def _with(session: Session, token: str | None, **options: Any) -> httpx.Response:
     headers = {} if token is None else {"x-os-auth": f"Bearer {token}"}
-    url = session.project.service.address + session.path(sha(png("token")))
-    return httpx.request("GET", url, headers=headers | options.pop("headers", {}), **options)
+    path = session.path(sha(png("token")))
+    return session.project.service.http.get(path, headers=headers | options.pop("headers", {}), **options)
 
 
 def test_without_a_token_nothing_is_answered(session: Session) -> None:
@@ -771,7 +771,9 @@ def test_idle_connections_stay_open_for_at_least_75_seconds() -> None:
 
 
 def test_one_connection_serves_many_requests(service: Service, session: Session) -> None:
-    with httpx.Client(base_url=service.address, headers={"x-os-auth": f"Bearer {session.token}"}) as client:
+    limits = httpx.Limits(max_connections=1)
+    headers = {"x-os-auth": f"Bearer {session.token}"}
+    with httpx.Client(base_url=service.address, headers=headers, limits=limits) as client:
         for number in range(5):
             data = png(f"kept alive {number}")
             assert client.put(session.path(sha(data)), content=data).status_code == 200
@@ -800,7 +802,7 @@ def test_when_the_store_is_down_uploads_are_put_off_without_retry_after_and_noth
         try:
             answer = session.put(data)
             (part,) = session.batch([Operation("insert", sha(data), data)])
-            ready = httpx.get(f"{service.address}/readyz")
+            ready = service.http.get("/readyz")
         finally:
             service.objects.unlink()
             aside.rename(service.objects)

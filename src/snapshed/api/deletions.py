@@ -32,8 +32,12 @@ _MOST_REASON = 1000
 _FIELDS = {"snapshots", "project", "filter", "everything", "reason", "urgent", "request_id", "dry_run", "plan"}
 _FILTER_FIELDS = {"app_id", "branch", "older_than"}
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL and halves of surrogate pairs: JSON can spell them, PostgreSQL and UTF-8 cannot."""
+
 Sent = Annotated[Body, Depends(spooled(lambda _: _MOST_BODY))]
 Page = Annotated[int, Query(ge=1, le=1000)]
+Number = Annotated[int, Query(ge=0, lt=2**63)]
 
 
 @router.post("/", status_code=202)
@@ -53,7 +57,7 @@ def order(org: str, resources: Res, actor: Asker, body: Sent) -> JSONResponse:
 
 @router.get("/")
 def listing(
-    org: str, resources: Res, actor: Asker, snapshot: int | None = None, limit: Page = 100
+    org: str, resources: Res, actor: Asker, snapshot: Number | None = None, limit: Page = 100
 ) -> list[dict[str, Any]]:
     """Receipts, newest first, or those of the deletion that took one snapshot."""
     check_org(actor, org)
@@ -209,6 +213,6 @@ def _text(fields: dict[str, Any], field: str, most: int) -> str | None:
     value = fields.get(field)
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= most or "\0" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= most or _UNSTORABLE.search(value):
         raise Invalid(f"The field {field} must be text of 1 to {most} characters.")
     return value

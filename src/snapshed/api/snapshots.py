@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from snapshed.api.representations import details_document
-from snapshed.auth import Asker, Res, address_of, check_org, project_of, projects_of, require
+from snapshed.auth import Asker, Res, address_of, check_org, project_of, projects_of, require, upload_grant
 from snapshed.bodies import Body, spooled, unpacked
 from snapshed.domain.grants import USE_CASE
-from snapshed.errors import Invalid, NotFound
+from snapshed.errors import Forbidden, Invalid, NotFound
 from snapshed.resources import Resources
 from snapshed.work import deletion, snapshots, uploads
 from snapshed.work.access import Actor
@@ -56,12 +56,19 @@ def create(org: str, project: str, request: Request, resources: Res, actor: Aske
     """Create a snapshot from a manifest whose images are all here; 409 lists those that are not."""
     found = project_of(resources, actor, org, project, "upload")
     text = unpacked(body.open(), request.headers.get("content-encoding"), MOST_MANIFEST, "The manifest")
-    created = snapshots.create(resources, found, actor.principal, text)
+    session_id = None
+    if "x-os-auth" in request.headers:
+        # A client that says which session is its own gets exactly that one; others are matched by what they uploaded.
+        grant = upload_grant(request, resources)
+        if grant.project_id != found.id:
+            raise Forbidden("The upload token is for another project.")
+        session_id = grant.session_id
+    created = snapshots.create(resources, found, actor.principal, text, session_id)
     return {
         "artifactId": str(created.number),
         "snapshotMetricsId": str(created.number),
         "imageCount": created.image_count,
-        "snapshotUrl": f"{address_of(request)}/snapshots/{created.number}",
+        "snapshotUrl": page_of(request, created.number),
     }
 
 
@@ -70,18 +77,23 @@ def by_commit(org: str, head_sha: str, resources: Res, actor: Asker, app_id: str
     """The newest snapshot of a commit."""
     check_org(actor, org)
     require(actor, "read")
+    if "\0" in head_sha + (app_id or ""):  # which PostgreSQL cannot even be asked for
+        raise NotFound("No snapshot of this commit found")
     reach = [project.id for project in projects_of(resources, actor)]
     return {"head_artifact_id": str(snapshots.newest_of_commit(resources, reach, head_sha, app_id))}
 
 
 @router.get(_SNAPSHOT)
-def show(org: str, number: str, resources: Res, actor: Asker, compact_metadata: str = "") -> dict[str, Any]:
+def show(
+    org: str, number: str, request: Request, resources: Res, actor: Asker, compact_metadata: str = ""
+) -> dict[str, Any]:
     """A snapshot, its images, and what became of each compared with its base."""
     check_org(actor, org)
     require(actor, "read")
     reach = [project.id for project in projects_of(resources, actor)]
     found = snapshots.details(resources, reach, number_of(number))
-    return details_document(found, resources.now(), compact=compact_metadata in ("1", "true"))
+    document = details_document(found, resources.now(), compact=compact_metadata in ("1", "true"))
+    return document | {"snapshot_url": page_of(request, found.snapshot.number)}
 
 
 @router.delete(_SNAPSHOT, status_code=204)
@@ -120,6 +132,11 @@ def decide(resources: Resources, actor: Actor, org: str, number: str, decision: 
     is_new = snapshots.decide(resources, reach, number_of(number), decision, actor.principal)
     word = decision.capitalize()
     return JSONResponse({"detail": word if is_new else f"Already {decision}"}, 201 if is_new else 200)
+
+
+def page_of(request: Request, number: int) -> str:
+    """The address of a snapshot's page."""
+    return f"{address_of(request)}/snapshots/{number}"
 
 
 def number_of(text: str) -> int:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
+import typer.exceptions
 
 from snapshed import __version__
 from snapshed.cli import client, demo, operate
@@ -45,11 +45,11 @@ def main() -> None:
     """Run one command and leave with its exit code."""
     try:
         status = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         status = 130
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+    except typer.exceptions.TyperException as error:
+        sys.stderr.write(f"snapshed: {error.format_message()}\n")
+        status = USAGE
     except SnapshedError as error:
         sys.stderr.write(f"snapshed: {error}\n")
         status = exit_code(error)

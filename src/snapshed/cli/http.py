@@ -82,15 +82,22 @@ class Server:
             self._api("POST", f"organizations/{quote(self.org, safe='')}/{path}", {}, json.dumps(body).encode())
         )
 
-    def post_to_project(self, project: str, path: str, body: bytes) -> Document:
-        """Send a JSON text to a project; repeated like `post`."""
-        return document(self._api("POST", self._of_project(project, path), {}, body))
+    def post_to_project(self, project: str, path: str, body: bytes, extra: Mapping[str, str]) -> Document:
+        """Send a JSON text to a project, with `extra` headers; repeated like `post`."""
+        return document(self._api("POST", self._of_project(project, path), {}, body, extra))
 
     def _of_project(self, project: str, path: str) -> str:
         return f"projects/{quote(self.org, safe='')}/{quote(project, safe='')}/{path}"
 
-    def _api(self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self._token}"}
+    def _api(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self._token}", **(extra or {})}
         content: Content | None = None
         if body is not None:
             headers["content-type"] = "application/json"

@@ -145,6 +145,8 @@ def _read(left_out: list[str], measured: _Measured) -> File | None:
 def _facts(name: str, beside: Path, left_out: list[str]) -> dict[str, Any]:
     try:
         value: object = json.loads(beside.read_bytes())
+        # What Python reads but JSON does not know (NaN, half a character) would make the server refuse everything.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,7 @@
-"""Operator commands: they work on the installation itself, beside a running server or without one."""
+"""Operator commands: they work on the installation itself, beside a running server or without one.
+
+What opens an installation is imported inside the commands, so that client commands start without it.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from snapshed import logs
 from snapshed.domain.grants import SCOPES, Scope
 from snapshed.errors import Invalid
-from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import access, reconcile
-from snapshed.work.reconcile import Level
+
+if TYPE_CHECKING:
+    from snapshed.resources import Resources
+    from snapshed.work.reconcile import Level
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of the installation; SNAPSHED_DATA, else ./snapshed-data.")
@@ -45,6 +49,9 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def installation(data: Path | None) -> Generator[Resources]:
     """The installation of these settings, opened and founded; the first command ever also makes its first token."""
+    from snapshed.resources import opened
+    from snapshed.work import access
+
     logs.configure()
     settings = Settings.from_env(os.environ, data=data)
     with opened(settings, connections=4) as resources:
@@ -59,7 +66,7 @@ def serve(
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Run no worker beside.")] = False,
 ) -> None:
     """Serve HTTP, and run a worker beside it."""
-    from snapshed import web  # noqa: PLC0415  imports the web framework, which client commands do without
+    from snapshed import web
 
     logs.configure()
     web.serve(Settings.from_env(os.environ, data=data), host, port, with_worker=not no_worker)
@@ -70,7 +77,7 @@ def worker(
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
 ) -> None:
     """Run one more worker."""
-    from snapshed import worker as process  # noqa: PLC0415  imports the image engine's parent side
+    from snapshed import worker as process
 
     logs.configure()
     process.run(Settings.from_env(os.environ, data=data), stop_with_parent=with_parent)
@@ -82,6 +89,8 @@ def compare_rows_and_store(
     level: Annotated[int, typer.Option(min=0, max=2, help="0: rows only. 1: also list. 2: also read all.")] = 1,
 ) -> None:
     """Compare rows, stored objects and trace rows, both ways. Exit 1 if they do not agree."""
+    from snapshed.work import reconcile
+
     with installation(data) as resources:
         found = list(reconcile.disagreements(resources, cast("Level", level)))
     if as_json:
@@ -98,6 +107,8 @@ def compare_rows_and_store(
 
 def project_add(name: Annotated[str, typer.Argument(metavar="ORG/PROJECT")], data: Data = None) -> None:
     """Add a project, and its organization if that is new."""
+    from snapshed.work import access
+
     org, slash, project = name.partition("/")
     if not slash:
         raise Invalid("Name the project as ORG/PROJECT, such as main/web.")
@@ -108,6 +119,8 @@ def project_add(name: Annotated[str, typer.Argument(metavar="ORG/PROJECT")], dat
 
 def project_list(data: Data = None, as_json: Json = False) -> None:
     """List every project."""
+    from snapshed.work import access
+
     with installation(data) as resources:
         found = access.list_projects(resources)
     if as_json:
@@ -126,6 +139,8 @@ def token_add(
     data: Data = None,
 ) -> None:
     """Add a token and print it, once."""
+    from snapshed.work import access
+
     if unknown := sorted(set(scope) - set(SCOPES)):
         raise Invalid(f"There is no scope {unknown[0]!r}; use {', '.join(SCOPES)}.")
     with installation(data) as resources:
@@ -137,6 +152,8 @@ def token_add(
 
 def token_list(data: Data = None, as_json: Json = False) -> None:
     """List every token, without its secret."""
+    from snapshed.work import access
+
     with installation(data) as resources:
         found = access.list_tokens(resources)
     state: Literal["revoked", "active"]
@@ -163,6 +180,8 @@ def token_list(data: Data = None, as_json: Json = False) -> None:
 
 def token_revoke(token_id: Annotated[int, typer.Argument(metavar="ID")], data: Data = None) -> None:
     """Revoke a token; it is refused from now on."""
+    from snapshed.work import access
+
     with installation(data) as resources:
         access.revoke_token(resources, token_id)
     sys.stdout.write(f"Token {token_id} is revoked.\n")

@@ -92,7 +92,7 @@ def upload(server: Server, project: str, scan: Scan, body: bytes, output: Output
     size = sum(file.size for file in missing)
     output.say(f"{summary}, uploading {len(missing):,} ({sized(size)})." if missing else f"{summary}.")
     send(server, place, missing, output)
-    created = server.post_to_project(project, _SNAPSHOTS, body)
+    created = server.post_to_project(project, _SNAPSHOTS, body, place.headers)
     number = str(created.get("artifactId"))
     url = str(created.get("snapshotUrl") or server.page(number))
     output.say(f"Created snapshot {number} with {counted(len(scan.files), 'image')}.")

@@ -128,6 +128,21 @@ def remembered(tx: Tx, project_id: int, request_hash: str, since: datetime) -> R
     )
 
 
+def remembered_of(tx: Tx, session_id: UUID, request_hash: str) -> Remembered | None:
+    """What this very session made of this very request, if it is committed."""
+    return rows.one(
+        tx,
+        Remembered,
+        """
+        SELECT s.number,
+               EXISTS (SELECT FROM artifact a WHERE a.id = s.artifact_id AND a.deletion_id IS NULL) AS present
+          FROM session s
+         WHERE s.id = %(session)s AND s.request_hash = %(hash)s AND s.state = 'committed'
+        """,
+        {"session": session_id, "hash": request_hash},
+    )
+
+
 def matching(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
     """The open session a manifest with these digests belongs to, or None.
 

@@ -27,6 +27,7 @@ USE_CASE = "preprod"
 """The use case under which snapshot images are stored; clients that are told nothing else assume it."""
 
 _LEEWAY = timedelta(seconds=60)
+_PLAIN_BASE64 = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,11 @@ def allows(scopes: list[str] | frozenset[str], wanted: Scope) -> bool:
 
 
 def org_token(address: str, org_slug: str, issued_at: datetime, secret: str) -> str:
-    """`sntrys_` + padded base64 of `{iat, url, region_url, org}` + `_` + secret."""
+    """`sntrys_` + padded base64 of `{iat, url, region_url, org}` + `_` + secret, which is URL-safe base64."""
     facts = {"iat": issued_at.timestamp(), "url": address, "region_url": address, "org": org_slug}
-    return f"sntrys_{base64.b64encode(json.dumps(facts).encode()).decode()}_{secret}"
+    # `sentry-cli` reads the organization only out of a token with exactly two `_` and a secret in plain base64.
+    plain = secret.translate(_PLAIN_BASE64)
+    return f"sntrys_{base64.b64encode(json.dumps(facts).encode()).decode()}_{plain}"
 
 
 def digest(secret: str) -> bytes:

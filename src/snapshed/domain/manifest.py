@@ -125,7 +125,8 @@ def _flag(fields: Mapping[str, Any], field: str) -> bool:
 def _threshold(value: object, what: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < 1:
+    # NaN is not at least 0 either, and a whole number may be too large for any other question.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise Invalid(f"{what} must be a number, at least 0 and less than 1.")
     return float(value)
 

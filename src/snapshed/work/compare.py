@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Self
 from uuid import UUID
 
 from snapshed.db import access, blobs, comparisons, outbox, snapshots
@@ -28,11 +30,8 @@ from snapshed.ledger import Draft, ForComparison, sha256, store
 from snapshed.logs import logger
 from snapshed.resources import Resources
 
-CLAIM = timedelta(seconds=180)
-"""A worker that does not extend its claim within this time is taken for dead. Longer than any pair may take."""
-
-_EXTEND = timedelta(seconds=10)
-"""How often a working worker extends it, at most."""
+CLAIM = timedelta(seconds=30)
+"""A worker that does not extend its claim within this time is taken for dead; a living one extends it thrice."""
 
 _BATCH = 64
 """Pairs whose masks are stored together."""
@@ -76,7 +75,7 @@ def compare(resources: Resources, engine: Engine, comparison_id: UUID, stopping:
     except (Stopping, Unavailable):
         _after_failure(resources, owner)
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001  a bug in one comparison must not stop the worker's others
         _after_failure(resources, owner)
         if stopping():
             raise Stopping from None  # the engine was closed under us
@@ -131,10 +130,10 @@ def _run(
         manifest_threshold=sides.head.diff_threshold,
     )
     results = [_result(outcome) for outcome in plan.outcomes]
-    alive = _Alive(resources, owner, stopping)
-    for start in range(0, len(plan.pairs), _BATCH):
-        batch = plan.pairs[start : start + _BATCH]
-        results += _compare_batch(resources, engine, owner, sides, batch, alive)
+    with _Alive(resources, owner, stopping) as alive:
+        for start in range(0, len(plan.pairs), _BATCH):
+            batch = plan.pairs[start : start + _BATCH]
+            results += _compare_batch(resources, engine, owner, sides, batch, alive)
     counts = _counts(results)
     text = _report(sides, results, counts, engine)
     (report,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
@@ -143,27 +142,45 @@ def _run(
 
 
 class _Alive:
-    """Whether the work still makes sense, asked after every pair; extends the claim from time to time."""
+    """Keeps the claim alive from a thread of its own, since one pair may take longer than a claim lasts, and knows
+    whether the work still makes sense."""
 
     def __init__(self, resources: Resources, owner: ForComparison, stopping: Callable[[], bool]) -> None:
         self._resources = resources
         self._owner = owner
         self._stopping = stopping
-        self._extended_at = resources.now()
+        self._lost = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._extend, name="claim", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._done.set()
+        self._thread.join()
 
     def check(self) -> None:
         """Raise Stopping when asked to stop, and OwnerGone when the comparison is gone or somebody else's."""
         if self._stopping():
             raise Stopping
-        now = self._resources.now()
-        if now - self._extended_at < _EXTEND:
-            return
-        self._extended_at = now
-        owner = self._owner
-        if not self._resources.database.run(
-            lambda tx: comparisons.extend_claim(tx, owner.comparison_id, owner.claim, now + CLAIM)
-        ):
+        if self._lost.is_set():
             raise OwnerGone("The comparison is deleted, or another worker has taken over.")
+
+    def _extend(self) -> None:
+        owner = self._owner
+        while not self._done.wait(CLAIM.total_seconds() / 3):
+            until = self._resources.now() + CLAIM
+            try:
+                kept = self._resources.database.run(
+                    lambda tx, until=until: comparisons.extend_claim(tx, owner.comparison_id, owner.claim, until)
+                )
+            except Unavailable:
+                continue  # the commit will tell
+            if not kept:
+                self._lost.set()
+                return
 
 
 def _entry(image: Image) -> Entry:

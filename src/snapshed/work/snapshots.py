@@ -43,12 +43,20 @@ class Plan:
     session: Session | None
 
 
-def create(resources: Resources, project: Project, principal: str, body: bytes) -> Created:
-    """Create the snapshot that `body`, a JSON manifest, describes. Raises Invalid, MissingImages or Conflict, with
-    nothing made, and Unavailable."""
+def create(
+    resources: Resources, project: Project, principal: str, body: bytes, session_id: UUID | None = None
+) -> Created:
+    """Create the snapshot that `body`, a JSON manifest, describes, in the client's session if it says which that is.
+    Raises Invalid, MissingImages or Conflict, with nothing made, and Unavailable."""
     wanted = manifest.parse(body)
     request_hash = hashlib.sha256(f"{project.id}\n".encode() + body).hexdigest()
-    decided = resources.database.run(lambda tx: _decide(resources, tx, project, principal, wanted, request_hash))
+
+    def decide(tx: Tx) -> Plan:
+        if session_id is not None:
+            return _decide_in(tx, project, session_id, request_hash)
+        return _decide(resources, tx, project, principal, wanted, request_hash)
+
+    decided = resources.database.run(decide)
     if decided.repeated is not None:
         return Created(decided.repeated, len(wanted.images))
     session = decided.session
@@ -57,10 +65,32 @@ def create(resources: Resources, project: Project, principal: str, body: bytes) 
     return Created(number, len(wanted.images))
 
 
+def _decide_in(tx: Tx, project: Project, session_id: UUID, request_hash: str) -> Plan:
+    """For a client that names its session nothing has to be guessed."""
+    before = sessions.remembered_of(tx, session_id, request_hash)
+    if before and before.present:
+        return Plan(before.number, None)
+    if before:
+        raise _deleted_since(before.number)
+    session = sessions.find(tx, session_id)
+    if session is None or session.project_id != project.id:
+        raise NotFound("This upload session does not exist; ask for new upload options.")
+    if session.state != "open":
+        raise SessionOver(session.state)
+    return Plan(None, session)
+
+
+def _deleted_since(number: int) -> Conflict:
+    return Conflict(
+        f"This request made snapshot {number}, which has been deleted since; nothing was made. "
+        "Upload again to make a new snapshot."
+    )
+
+
 def _decide(
     resources: Resources, tx: Tx, project: Project, principal: str, wanted: Manifest, request_hash: str
 ) -> Plan:
-    """The order matters: asking for a session before the memory would let a retry close another job's session."""
+    """For a client that does not say which session is its own. The order matters: asking for a session before the memory would let a retry close another job's session."""
     now = resources.now()
     before = sessions.remembered(tx, project.id, request_hash, now - REPEAT)
     if before and before.present:
@@ -69,10 +99,7 @@ def _decide(
     if session_id is not None:
         return Plan(None, sessions.find(tx, session_id))
     if before:
-        raise Conflict(
-            f"This request made snapshot {before.number}, which has been deleted since; nothing was made. "
-            "Upload again to make a new snapshot."
-        )
+        raise _deleted_since(before.number)
     session = Session(
         id=resources.new_id(),
         project_id=project.id,
