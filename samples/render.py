@@ -161,9 +161,7 @@ def declared(shots: list[Shot]) -> Expected:
         "removed": _names(s for s in shots if s.only == "base"),
         "renamed": {f"{s.name}.png": f"{s.was}.png" for s in shots if s.was},
         "changed": _names(s for s in shots if s.kind == "changed"),
-        "unchanged_but_different_bytes_or_antialiasing": _names(
-            s for s in shots if s.kind in {"bytes", "edges"}
-        ),
+        "unchanged_but_different_bytes_or_antialiasing": _names(s for s in shots if s.kind in {"bytes", "edges"}),
         "unchanged": len(plain),
     }
 
@@ -212,9 +210,7 @@ def check(expected: Expected) -> None:
     """Fails when the pictures on disk are not what is expected, or too large to ship."""
     actual = found()
     wrong = [
-        f"{key}: expected {expected[key]}, found {actual[key]}"
-        for key in expected
-        if expected[key] != actual[key]
+        f"{key}: expected {expected[key]}, found {actual[key]}" for key in expected if expected[key] != actual[key]
     ]
     if wrong:
         raise SystemExit("\n".join(wrong))

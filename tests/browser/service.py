@@ -48,7 +48,7 @@ class Service:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in images.items()}
         here = uploads.ask(self.resources, owner, list(digests.values()))
         missing = [uploads.Upload(digests[name], data) for name, data in images.items() if digests[name] not in here]
-        list(uploads.keep(self.resources, owner, missing))
+        uploads.keep(self.resources, owner, missing)
         named = {
             name: {"content_hash": digests[name], **_size(data), **((about or {}).get(name, {}))}
             for name, data in images.items()

@@ -35,7 +35,7 @@ BASE_BODY = manifest("shop", BASE, BASE_SHA)
 HEAD_BODY = manifest("shop", HEAD, HEAD_SHA, BASE_SHA)
 
 RESUME_SECONDS = 90.0
-"""A comparison whose worker died is taken again when its claim ends, a minute later at the latest."""
+"""Within this time somebody else has made the comparison whose worker died; its claim ends well before."""
 
 MANY = 51
 """More snapshots than a deletion releases at once, so that the worker releases them in steps."""

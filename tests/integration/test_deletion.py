@@ -283,8 +283,8 @@ def test_trace_rows_go_with_their_snapshot(world: World) -> None:
 
 def test_a_trace_written_late_by_a_claimed_writer_still_goes(world: World) -> None:
     """A writer claims a trace row, stalls, and writes after the deletion has counted zero once."""
-    from snapshed.db import outbox  # noqa: PLC0415
-    from snapshed.traces import Trace  # noqa: PLC0415
+    from snapshed.db import outbox
+    from snapshed.traces import Trace
 
     number = world.upload({"one.png": ONLY_A})
     resources = world.resources

@@ -185,7 +185,7 @@ def test_two_deletions_of_one_snapshot_are_one_deletion_and_one_refusal(world: W
         first.rollback()
     thread.join(30)
     assert world.receipt(outcome[0])["snapshots"] == [str(number)]
-    from snapshed.errors import NotFound  # noqa: PLC0415
+    from snapshed.errors import NotFound
 
     with pytest.raises(NotFound):
         world.delete(number)
@@ -240,7 +240,7 @@ def test_a_removal_sent_before_a_put_can_land_is_repeated_after_it(world: World)
         blobs.condemn_pending(tx, [row.id], world.resources.now(), settled=False)
     remove.remove(world.resources)
     assert world.count("tombstone") == 1, "removed once, not finally"
-    from snapshed.blobs import Item  # noqa: PLC0415
+    from snapshed.blobs import Item
 
     world.resources.store.put([Item(row.storage_key, IMAGE)])  # the late one
     world.clock.pass_time(timedelta(minutes=6))

@@ -172,6 +172,14 @@ def test_whatever_was_uploaded_goes_without_a_trace_when_it_is_deleted(project: 
     assert not {key for key in project.service.files() if f"/{project.id}/" in key}
 
 
+def test_every_token_tells_the_client_its_server_and_organization(project: Project, folder: Path) -> None:
+    """The client reads both out of the token, and only if its secret is plain base64: three random ones of four would
+    not be, if they were made of the URL-safe letters."""
+    for _ in range(40):
+        fresh = project.seen_with(project.service.token("upload", project=project.slug))
+        assert upload(fresh, folder).status == 0, fresh.token
+
+
 # --- What it says about the images ----------------------------------------------------------------------------------------
 
 

@@ -170,12 +170,14 @@ def _insert(
             by_digest.setdefault(upload.digest, []).append(operation)
             yield upload
 
+    def kept(digests: list[str]) -> None:
+        for digest in digests:
+            for operation in by_digest.pop(digest, []):
+                outcomes[operation.index] = (operation, Outcome(201, {}))
+
     uploads_to_keep = good()
     try:
-        for kept in uploads.keep(resources, owner, uploads_to_keep):
-            for digest in kept:
-                for operation in by_digest.pop(digest, []):
-                    outcomes[operation.index] = (operation, Outcome(201, {}))
+        uploads.keep(resources, owner, uploads_to_keep, kept)
     except SnapshedError as error:
         # What was kept before stays kept. The rest of the body is still read, so that every part is answered.
         for _ in uploads_to_keep:

@@ -62,7 +62,7 @@ def listing(
     """Receipts, newest first, or those of the deletion that took one snapshot."""
     check_org(actor, org)
     require(actor, "read")
-    return deletion.list_receipts(resources, actor.org_id, snapshot, limit, lambda project: _may_see(actor, project))
+    return deletion.list_receipts(resources, actor.org_id, actor.project_id, snapshot, limit)
 
 
 @router.get("/{deletion_id}/")

@@ -90,8 +90,7 @@ def put(
     owner = uploads.keep_open(resources, grant)
     encoding = request.headers.get("content-encoding")
     data = unpacked(body.open(), encoding, resources.settings.max_file, "The object")
-    for _ in uploads.keep(resources, owner, [verified(digest, data)]):
-        pass
+    uploads.keep(resources, owner, [verified(digest, data)])
     return JSONResponse({"key": key})
 
 

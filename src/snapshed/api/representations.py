@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 from snapshed.db.comparisons import Result
@@ -12,9 +12,6 @@ from snapshed.domain import verdict
 from snapshed.domain.manifest import Commit
 from snapshed.domain.receipt import moment
 from snapshed.work.snapshots import Details
-
-GRACE = timedelta(seconds=600)
-"""How long a snapshot whose base is not here yet is said to wait for it, before it is said to have none."""
 
 _COMPACT = ("display_name", "image_file_name", "group", "description")
 _STATES = {"waiting": "pending", "running": "processing", "done": "success", "failed": "failed"}
@@ -65,9 +62,10 @@ def comparison_state(details: Details, now: datetime) -> str | None:
     """The state of the newest comparison, or why there is none."""
     if details.comparison is not None:
         return _STATES[details.comparison.state]
-    if not details.snapshot.base_sha:
+    snapshot = details.snapshot
+    if not snapshot.base_sha:
         return None
-    return "no_base_build" if now - details.snapshot.created_at > GRACE else "waiting_for_base"
+    return "waiting_for_base" if verdict.awaits_base(snapshot.base_sha, snapshot.created_at, now) else "no_base_build"
 
 
 def verdict_of(details: Details, now: datetime) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, SupportsBytes, cast
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -72,6 +72,15 @@ def unavailable(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"{classify(error).sentence} Nothing was lost; try again later.")
 
 
+def _told(pieces: Iterable[SupportsBytes]) -> Iterator[bytes]:
+    """The pieces as bytes; what goes wrong half-way is told in our words too."""
+    try:
+        for piece in pieces:
+            yield bytes(piece)
+    except (BaseError, OSError) as error:
+        raise unavailable(error) from None
+
+
 class Store(ABC):
     """A place for objects. Thread-safe. Every call first asks `guard`, which raises inside a transaction."""
 
@@ -117,7 +126,7 @@ class Store(ABC):
             return None
         except (BaseError, OSError) as error:
             raise unavailable(error) from None
-        return (bytes(piece) for piece in pieces)
+        return _told(pieces)
 
     def head(self, key: str) -> Found | None:
         """What the store says about one key now, or None if it has nothing. Raises StoreUnavailable."""

@@ -359,9 +359,9 @@ def find_by_request(tx: Tx, org_id: int, request_id: str) -> Deletion | None:
     return found[0] if found else None
 
 
-def listed(tx: Tx, org_id: int, snapshot: int | None, limit: int) -> list[Deletion]:
-    """Deletions of an organization, newest first, or only those that took one snapshot."""
-    return _select(tx, "org", org_id=org_id, snapshot=snapshot, limit=limit)
+def listed(tx: Tx, org_id: int, project_id: int | None, snapshot: int | None, limit: int) -> list[Deletion]:
+    """Deletions of an organization, newest first; only of one project, or only those that took one snapshot."""
+    return _select(tx, "org", org_id=org_id, project_id=project_id, snapshot=snapshot, limit=limit)
 
 
 def _select(
@@ -370,6 +370,7 @@ def _select(
     *,
     deletion_id: UUID | None = None,
     org_id: int | None = None,
+    project_id: int | None = None,
     request_id: str | None = None,
     snapshot: int | None = None,
     limit: int,
@@ -384,7 +385,8 @@ def _select(
          WHERE CASE %(by)s
                WHEN 'id' THEN id = %(id)s
                WHEN 'request' THEN org_id = %(org)s AND request_id = %(request)s
-               WHEN 'org' THEN org_id = %(org)s AND (%(snapshot)s::bigint IS NULL OR snapshots @> ARRAY[%(snapshot)s::bigint])
+               WHEN 'org' THEN org_id = %(org)s AND (%(project)s::bigint IS NULL OR project_id = %(project)s)
+                               AND (%(snapshot)s::bigint IS NULL OR snapshots @> ARRAY[%(snapshot)s::bigint])
                WHEN 'open' THEN state = 'removing'
                ELSE journaled_at IS NULL END
          ORDER BY CASE WHEN %(by)s = 'org' THEN -extract(epoch FROM requested_at)
@@ -395,6 +397,7 @@ def _select(
             "by": by,
             "id": deletion_id,
             "org": org_id,
+            "project": project_id,
             "request": request_id,
             "snapshot": snapshot,
             "limit": limit,

@@ -182,6 +182,20 @@ def images(tx: Tx, artifact_id: UUID) -> list[Image]:
     )
 
 
+def images_named(tx: Tx, artifact_id: UUID, names: list[str]) -> list[Image]:
+    """Those images of a snapshot that have one of these names, by name."""
+    return rows.many(
+        tx,
+        Image,
+        """
+        SELECT i.name, i.digest, i.width, i.height, i.diff_threshold, i.facts, i.image_id, b.storage_key
+          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id
+         WHERE i.artifact_id = %(artifact)s AND i.name = ANY(%(names)s) ORDER BY i.name
+        """,
+        {"artifact": artifact_id, "names": names},
+    )
+
+
 def newest_by_commit(
     tx: Tx, project_id: int, app_id: str, head_sha: str, repo_name: str | None, not_artifact: UUID
 ) -> UUID | None:

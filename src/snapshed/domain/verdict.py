@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
 Verdict = Literal["pending", "passed", "changed", "approved", "rejected", "failed", "no_base"]
 State = Literal["waiting", "running", "done", "failed"]
 Decision = Literal["approved", "rejected"]
+
+
+BASE_GRACE = timedelta(minutes=10)
+"""How long a snapshot whose base is not here yet is said to wait for it, before it is said to have none."""
+
+
+def awaits_base(base_sha: str | None, created_at: datetime, now: datetime) -> bool:
+    """Whether a snapshot without a comparison may still get one: it names a base, and that may be on its way."""
+    return base_sha is not None and now - created_at <= BASE_GRACE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Nothing is deleted that a preview did not show: the form carries the preview's p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -128,7 +128,7 @@ def _preview(
 
 @router.get("/deletions")
 def receipts(request: Request, resources: Res, reader: Reader) -> Response:
-    found = deletion.list_receipts(resources, reader.actor.org_id, None, _RECEIPTS, _visible(reader.actor))
+    found = deletion.list_receipts(resources, reader.actor.org_id, reader.actor.project_id, None, _RECEIPTS)
     lines = [(one, _totals(one)) for one in found]
     return page(request, "deletions.html", browser=reader, lines=lines, most=_RECEIPTS)
 
@@ -138,7 +138,8 @@ def receipt(request: Request, resources: Res, reader: Reader, deletion_id: str) 
     """A receipt as it stands; while bytes are being removed the page looks again by itself."""
     known = _uuid(deletion_id)
     org_id = reader.actor.org_id
-    if known is None or not _visible(reader.actor)(deletion.find_project(resources, org_id, known)):
+    # A deletion over several projects is shown only to who reaches them all.
+    if known is None or reader.actor.project_id not in (None, deletion.find_project(resources, org_id, known)):
         raise NotFound("Deletion not found")
     found = deletion.find_receipt(resources, org_id, known)
     return page(
@@ -151,11 +152,6 @@ def receipt(request: Request, resources: Res, reader: Reader, deletion_id: str) 
         totals=_totals(found),
         document=json.dumps(found, indent=2, ensure_ascii=False),
     )
-
-
-def _visible(actor: Actor) -> Callable[[int | None], bool]:
-    """A deletion over several projects is shown only to who reaches them all."""
-    return lambda project_id: actor.project_id in (None, project_id)
 
 
 def _kinds(document: Mapping[str, Any]) -> list[tuple[str, dict[str, int]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, cast
 from urllib.parse import urlencode
 
@@ -20,9 +20,6 @@ from snapshed.work.snapshots import Details
 
 ENTRIES = 200
 """How many images of one section a page holds."""
-
-BASE_GRACE = timedelta(minutes=10)
-"""How long a base that is not here yet is said to be on its way, before the snapshot is said to have none."""
 
 Group = Literal["changed", "errored", "removed", "added", "renamed", "skipped", "unchanged", "images"]
 
@@ -139,7 +136,7 @@ def badge(
     now: datetime,
 ) -> Badge:
     """The verdict on a snapshot; one whose base may still arrive is waiting, not without a base."""
-    if state is None and base_sha is not None and now - created_at <= BASE_GRACE:
+    if state is None and verdict.awaits_base(base_sha, created_at, now):
         state = "waiting"
         if decision is None:
             return Badge("Waiting for base", "wait", "The base commit's snapshot has not arrived yet.")

@@ -6,7 +6,7 @@ What a deletion lets go of is written down before a byte is touched; bytes are r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -424,12 +424,12 @@ def find_project(resources: Resources, org_id: int, deletion_id: UUID) -> int | 
 
 
 def list_receipts(
-    resources: Resources, org_id: int, snapshot: int | None, limit: int, visible: Callable[[int | None], bool]
+    resources: Resources, org_id: int, project_id: int | None, snapshot: int | None, limit: int
 ) -> list[dict[str, Any]]:
-    """Receipts of an organization, newest first; `visible` says which projects' the asker may see."""
+    """Receipts of an organization, or only of one project, newest first."""
     with resources.database.transaction() as tx:
-        found = deletions.listed(tx, org_id, snapshot, limit)
-        return [deletion.receipt or _document(tx, deletion) for deletion in found if visible(deletion.project_id)]
+        found = deletions.listed(tx, org_id, project_id, snapshot, limit)
+        return [deletion.receipt or _document(tx, deletion) for deletion in found]
 
 
 def list_objects(

@@ -204,7 +204,8 @@ def _start_comparisons(resources: Resources, tx: Tx, project: Project, wanted: M
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """A snapshot as people and programs look at it. `base` is None while there is nothing to compare with."""
+    """A snapshot as people and programs look at it. `base` is None while there is nothing to compare with;
+    `base_images` are those of its images that `results` speak of."""
 
     snapshot: Snapshot
     images: list[Image]
@@ -213,7 +214,6 @@ class Details:
     base: Snapshot | None
     base_images: list[Image]
     decisions: list[Decision]
-    base_exists: bool
 
 
 def find(resources: Resources, project_ids: list[int], number: int) -> Snapshot:
@@ -236,15 +236,17 @@ def details(resources: Resources, project_ids: list[int], number: int) -> Detail
         comparison = comparisons.newest(tx, snapshot.artifact_id)
         compared = comparison is not None and comparison.state == "done"
         base = snapshots.find_by_artifact(tx, comparison.base_id) if comparison else None
+        results = comparisons.results(tx, comparison.id) if comparison and compared else []
+        # Of ten thousand images of a base most are never spoken of.
+        spoken_of = [result.previous_name or result.name for result in results]
         return Details(
             snapshot=snapshot,
             images=snapshots.images(tx, snapshot.artifact_id),
             comparison=comparison,
-            results=comparisons.results(tx, comparison.id) if comparison and compared else [],
+            results=results,
             base=base,
-            base_images=snapshots.images(tx, base.artifact_id) if base and compared else [],
+            base_images=snapshots.images_named(tx, base.artifact_id, spoken_of) if base and spoken_of else [],
             decisions=snapshots.decisions(tx, snapshot.artifact_id),
-            base_exists=base is not None,
         )
 
 

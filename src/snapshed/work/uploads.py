@@ -5,7 +5,7 @@ Sets of images are handled with one set of statements, never one an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -106,9 +106,14 @@ def ask(resources: Resources, owner: ForSession, digests: Sequence[str]) -> dict
     return {image.digest: image for image in promised}
 
 
-def keep(resources: Resources, owner: ForSession, uploads: Iterable[Upload]) -> Iterator[list[str]]:
-    """T2 and T3 for verified images, in groups that fit into memory; yields the digests of each group once they are
-    stored and pinned. The same digest twice in a group is stored once.
+def keep(
+    resources: Resources,
+    owner: ForSession,
+    uploads: Iterable[Upload],
+    kept: Callable[[list[str]], None] = lambda _: None,
+) -> None:
+    """T2 and T3 for verified images, in groups that fit into memory; tells `kept` the digests of each group once they
+    are stored and pinned. The same digest twice in a group is stored once.
 
     Raises SessionOver or StoreUnavailable; the groups before the failing one are stored and pinned, of the failing
     one nothing is left.
@@ -123,7 +128,7 @@ def keep(resources: Resources, owner: ForSession, uploads: Iterable[Upload]) -> 
         )
         finalise_images(resources, owner, rows)
         resources.failpoints.reach("upload.finalised")
-        yield [row.digest for row in rows]
+        kept([row.digest for row in rows])
 
 
 def _groups(uploads: Iterable[Upload]) -> Iterator[list[Upload]]:
