@@ -76,7 +76,7 @@ def promise(tx: Tx, project_id: int, session_id: UUID, digests: list[str]) -> li
               FROM blob b
              WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live'
                AND b.digest = ANY(%(digests)s)
-               AND (EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id)
+               AND (EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
                     OR EXISTS (SELECT FROM pin p
                                 WHERE p.blob_id = b.id AND p.session_id = %(session)s AND p.how = 'stored'))
              ORDER BY b.id FOR KEY SHARE OF b
@@ -100,7 +100,7 @@ def readable(tx: Tx, project_id: int, digest: str, session_id: UUID | None) -> S
         SELECT b.id, b.digest, b.size, b.storage_key, b.announced_at
           FROM blob b
          WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live' AND b.digest = %(digest)s
-           AND (EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id)
+           AND (EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
                 OR EXISTS (SELECT FROM pin p JOIN session s ON s.id = p.session_id
                             WHERE p.blob_id = b.id AND p.how = 'stored' AND s.id = %(session)s AND s.state = 'open'))
         """,
@@ -117,7 +117,7 @@ def readable_by_id(tx: Tx, project_id: int, blob_id: UUID) -> Stored | None:
         SELECT b.id, b.digest, b.size, b.storage_key, b.announced_at
           FROM blob b
          WHERE b.id = %(id)s AND b.project_id = %(project)s AND b.state = 'live'
-           AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id)
+           AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
         """,
         {"id": blob_id, "project": project_id},
     )
@@ -211,7 +211,7 @@ def nameable(tx: Tx, project_id: int, session_id: UUID, digests: list[str]) -> l
         SELECT b.id, b.digest FROM blob b
          WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live' AND b.digest = ANY(%(digests)s)
            AND (EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id AND p.session_id = %(session)s)
-                OR EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id))
+                OR EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0))
          ORDER BY b.id FOR KEY SHARE OF b
         """,
         {"project": project_id, "session": session_id, "digests": digests},
@@ -276,7 +276,7 @@ def unreferenced(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
         """
         SELECT b.id FROM blob b
          WHERE b.id = ANY(%(ids)s) AND b.state = 'live'
-           AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id)
+           AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
            AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)
         """,
         {"ids": blob_ids},
@@ -301,7 +301,7 @@ def condemn(tx: Tx, blob_ids: list[UUID], now: datetime) -> int:
         WITH gone AS (
             DELETE FROM blob b
              WHERE b.id = ANY(%(ids)s) AND b.state = 'live'
-               AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id)
+               AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
                AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)
             RETURNING storage_key, id, project_id, kind, digest, size, made_of, put_deadline
         )
@@ -466,7 +466,7 @@ def unowned(tx: Tx) -> list[Known]:
         """
         SELECT b.storage_key, b.state, b.kind, b.digest, b.size FROM blob b
          WHERE b.state = 'live'
-           AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id)
+           AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
            AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)
            AND NOT EXISTS (SELECT FROM candidate c WHERE c.blob_id = b.id)
         """,
@@ -480,7 +480,7 @@ def referenced_pending(tx: Tx) -> list[Known]:
         Known,
         """
         SELECT b.storage_key, b.state, b.kind, b.digest, b.size FROM blob b
-         WHERE b.state = 'pending' AND EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id)
+         WHERE b.state = 'pending' AND EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
         """,
     )
 

@@ -445,7 +445,7 @@ def tallies(tx: Tx, deletion_id: UUID) -> list[Tally]:
         SELECT x.kind, x.outcome, count(*) AS objects, coalesce(sum(x.bytes), 0)::bigint AS bytes
           FROM (SELECT r.kind, r.bytes,
                        CASE WHEN b.id IS NULL AND t.blob_id IS NULL THEN 'removed'
-                            WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id) THEN 'kept_shared'
+                            WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0) THEN 'kept_shared'
                             WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'kept_pinned'
                             ELSE 'waiting' END AS outcome
                   FROM release r
@@ -466,7 +466,7 @@ def objects(tx: Tx, deletion_id: UUID, after: UUID | None, limit: int) -> list[R
         """
         SELECT r.blob_id, r.kind, r.digest, r.bytes, r.storage_key, r.removed_at,
                CASE WHEN b.id IS NULL AND t.blob_id IS NULL THEN 'removed'
-                    WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id) THEN 'kept_shared'
+                    WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0) THEN 'kept_shared'
                     WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'kept_pinned'
                     ELSE 'waiting' END AS outcome
           FROM release r
@@ -504,7 +504,7 @@ def pins_end_at(tx: Tx, deletion_id: UUID) -> datetime | None:
         SELECT max(s.ends_at) FROM release r
           JOIN pin p ON p.blob_id = r.blob_id JOIN session s ON s.id = p.session_id
          WHERE r.deletion_id = %(id)s
-           AND NOT EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id)
+           AND NOT EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0)
         """,
         {"id": deletion_id},
     )

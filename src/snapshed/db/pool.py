@@ -47,6 +47,10 @@ def _prepare(connection: Tx) -> None:
     # removal follows must not be forgotten by a power loss.
     connection.execute("SET default_transaction_isolation = 'read committed'")
     connection.execute("SET synchronous_commit = on")
+    # Everything hot here asks about one row by its key. For "is there any reference?" the planner bets on finding one
+    # early in a scan, and loses the whole table when there is none.
+    connection.execute("SET enable_seqscan = off")
+    connection.execute("SET jit = off")
     connection.commit()
 
 

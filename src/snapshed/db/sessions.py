@@ -158,9 +158,10 @@ def matching(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
         ), unnamed AS (
             -- What only a pin can vouch for: no live snapshot names it.
             SELECT w.digest FROM wanted w
-             WHERE NOT EXISTS (SELECT FROM blob b JOIN live_reference r ON r.blob_id = b.id
+             WHERE NOT EXISTS (SELECT FROM blob b
                                 WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live'
-                                  AND b.digest = w.digest)
+                                  AND b.digest = w.digest
+                                  AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0))
         ), held AS (
             SELECT s.id, s.opened_at,
                    count(DISTINCT b.digest) AS pinned,
@@ -253,7 +254,7 @@ def cancel_for_urgent(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
               JOIN release r ON r.blob_id = p.blob_id
               JOIN deletion d ON d.id = r.deletion_id AND d.urgent AND d.state = 'removing'
              WHERE p.blob_id = ANY(%(blobs)s) AND s.state = 'open'
-               AND NOT EXISTS (SELECT FROM blob_reference f WHERE f.blob_id = p.blob_id)
+               AND NOT EXISTS (SELECT FROM blob_reference f WHERE f.blob_id = p.blob_id OFFSET 0)
              ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)
         RETURNING id
         """,

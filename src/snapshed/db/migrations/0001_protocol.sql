@@ -267,6 +267,8 @@ COMMENT ON TABLE object IS 'A pointer of the general blob API: a caller''s key a
 CREATE INDEX object_blob ON object (blob_id);
 
 -- Two questions about a blob, spelled here and nowhere else -------------------------------------------------------------
+-- They are asked as EXISTS (SELECT FROM ... WHERE blob_id = b.id OFFSET 0). OFFSET keeps the planner from turning the
+-- question into a join with the whole view: it must cost a few index look-ups a blob, however many snapshots there are.
 
 CREATE VIEW blob_reference AS
     SELECT image_id AS blob_id FROM snapshot_image WHERE image_id IS NOT NULL
@@ -278,10 +280,7 @@ COMMENT ON VIEW blob_reference IS 'Whatever keeps bytes: every reference, of mar
 
 CREATE VIEW live_reference AS
     SELECT i.image_id AS blob_id
-      FROM snapshot_image i,
-           -- OFFSET keeps the planner from starting at the artifacts: it is always asked about one blob, which few rows
-           -- name, and must stay cheap however many snapshots there are.
-           LATERAL (SELECT FROM artifact a WHERE a.id = i.artifact_id AND a.deletion_id IS NULL OFFSET 0) a
+      FROM snapshot_image i, LATERAL (SELECT FROM artifact a WHERE a.id = i.artifact_id AND a.deletion_id IS NULL OFFSET 0) a
      WHERE i.image_id IS NOT NULL AND i.withdrawn_by IS NULL
     UNION ALL
     SELECT s.manifest_id FROM snapshot s JOIN artifact a ON a.id = s.artifact_id WHERE a.deletion_id IS NULL
