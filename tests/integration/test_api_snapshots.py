@@ -359,7 +359,6 @@ def test_a_manifest_that_names_images_the_store_does_not_hold_is_refused_and_lea
     assert project.create(manifest_of(images)).status_code == 200
 
 
-@pytest.mark.xfail(reason="without a session that holds every image, those of every session are reported too")
 def test_images_that_the_caller_has_just_stored_are_not_said_to_be_missing(project: Project) -> None:
     here, absent = png("here"), png("absent")
     project.session().upload(here)

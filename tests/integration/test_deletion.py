@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from fixtures.world import World, digest
+from fixtures.world import World, digest, manifest
 
 from snapshed.domain import receipt as receipts
 from snapshed.errors import Conflict, Invalid, MissingImages, NotFound, PlanChanged
@@ -321,3 +321,24 @@ def test_without_the_store_a_deletion_holds_and_is_journaled_later(world: World)
     world.tidy()
     assert world.receipt(deletion_id)["state"] == "complete"
     assert world.files() == []
+
+
+def test_a_client_that_names_its_session_gets_that_one_and_leaves_no_other_behind(world: World) -> None:
+    """The same build runs twice within minutes: two sessions, two identical requests. Told which session is whose, both
+    end with their own snapshot, and a deletion right afterwards waits for nobody."""
+    body = manifest({"one.png": ONLY_A})
+    numbers: list[int] = []
+    for _ in range(2):
+        session = world.begin()
+        if not world.ask(session, ONLY_A):
+            world.keep(session, ONLY_A)
+        made = snapshots.create(world.resources, world.project, "token:test", body, session.session_id)
+        assert snapshots.create(world.resources, world.project, "token:test", body, session.session_id) == made
+        numbers.append(made.number)
+
+    assert len(set(numbers)) == 2
+    deletion_id = world.delete(*numbers)
+    world.tidy()
+    assert world.receipt(deletion_id)["state"] == "complete"
+    with pytest.raises(Conflict):
+        snapshots.create(world.resources, world.project, "token:test", body, session.session_id)

@@ -186,6 +186,22 @@ def matching(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
     )
 
 
+def closest(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
+    """The open session that pins most of these images, or None: what it lacks is what its client has to upload."""
+    return rows.value(
+        tx,
+        UUID,
+        """
+        SELECT s.id
+          FROM session s JOIN pin p ON p.session_id = s.id JOIN blob b ON b.id = p.blob_id
+         WHERE s.project_id = %(project)s AND s.state = 'open' AND b.digest = ANY(%(digests)s)
+         GROUP BY s.id, s.opened_at
+         ORDER BY count(DISTINCT b.digest) DESC, s.opened_at DESC LIMIT 1
+        """,
+        {"project": project_id, "digests": digests},
+    )
+
+
 def commit(tx: Tx, session_id: UUID, request_hash: str, number: int, now: datetime) -> None:
     """Close a session with the snapshot it made. The caller ends its pins."""
     rows.run(

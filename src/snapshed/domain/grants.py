@@ -27,7 +27,6 @@ USE_CASE = "preprod"
 """The use case under which snapshot images are stored; clients that are told nothing else assume it."""
 
 _LEEWAY = timedelta(seconds=60)
-_PLAIN_BASE64 = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,19 @@ def allows(scopes: list[str] | frozenset[str], wanted: Scope) -> bool:
 
 
 def org_token(address: str, org_slug: str, issued_at: datetime, secret: str) -> str:
-    """`sntrys_` + padded base64 of `{iat, url, region_url, org}` + `_` + secret, which is URL-safe base64."""
+    """`sntrys_` + padded base64 of `{iat, url, region_url, org}` + `_` + secret. The secret is plain base64: clients read
+    the organization only out of a token with exactly two `_`."""
     facts = {"iat": issued_at.timestamp(), "url": address, "region_url": address, "org": org_slug}
-    # `sentry-cli` reads the organization only out of a token with exactly two `_` and a secret in plain base64.
-    plain = secret.translate(_PLAIN_BASE64)
-    return f"sntrys_{base64.b64encode(json.dumps(facts).encode()).decode()}_{plain}"
+    return f"sntrys_{base64.b64encode(json.dumps(facts).encode()).decode()}_{secret}"
+
+
+def new_secret(random: bytes) -> str:
+    """Random bytes as plain base64 without padding.
+
+    >>> new_secret(bytes([251, 255]))
+    '+/8'
+    """
+    return base64.b64encode(random).decode().rstrip("=")
 
 
 def digest(secret: str) -> bytes:

@@ -144,7 +144,7 @@ def _new_token(
     address: str,
 ) -> tuple[str, int]:
     now = resources.now()
-    token = grants.org_token(address, org_slug, now, secrets.token_urlsafe(32))
+    token = grants.org_token(address, org_slug, now, grants.new_secret(secrets.token_bytes(32)))
     token_id = access.add_token(tx, org_id, project_id, name, scopes, grants.digest(token), now)
     return token, token_id
 

@@ -109,7 +109,9 @@ def _decide(
         opened_at=now,
         ends_at=now + resources.settings.session_ttl,
     )
-    found = {image.digest for image in blobs.nameable(tx, project.id, session.id, wanted.digests)}
+    # No session holds them all. What is missing is told as the session sees it that holds most of them.
+    nearest = sessions.closest(tx, project.id, wanted.digests) or session.id
+    found = {image.digest for image in blobs.nameable(tx, project.id, nearest, wanted.digests)}
     if missing := [digest for digest in wanted.digests if digest not in found]:
         raise MissingImages(missing)
     sessions.add(tx, session)
