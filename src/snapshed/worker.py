@@ -128,6 +128,7 @@ class Worker:
             if time.monotonic() - swept_at > _SWEEP_SECONDS:
                 swept_at = time.monotonic()
                 self._attempt("sweep", self._sweep_comparisons)
+                self._attempt("scratch", lambda: compare.sweep_scratch(self._resources))
             if worked:
                 continue
             listener = self._wait(listener)

@@ -185,7 +185,7 @@ class Stage:
         own = self.installation.data / "objects" / ".snapshed"
         assert (own / "journal" / f"{deletion}.json").is_file()
         in_journal = own / "receipts" / f"{deletion}.json"
-        wait_until(in_journal.is_file, 10, "the receipt in the journal")
+        wait_until(in_journal.is_file, 30, "the receipt in the journal")
         assert json.loads(in_journal.read_bytes()) == receipt
 
     def assert_nothing_besides(self, images: Mapping[str, Picture]) -> None:
@@ -303,7 +303,7 @@ def a_deletion_breaks_off_before_it_is_answered(stage: Stage, failpoint: str) ->
     assert stage.client.delete(head).status_code == 404
     (receipt,) = stage.client.deletions(head)
     stage.head, stage.deleted[head] = None, receipt["id"]
-    wait_until(lambda: stage.client.receipt(receipt["id"])["journaled_at"], 10, "the journal entry")
+    wait_until(lambda: stage.client.receipt(receipt["id"])["journaled_at"], 30, "the journal entry")
 
 
 @told("worker", "deletion.journaled")

@@ -33,16 +33,16 @@ T = TypeVar("T")
 def test_ten_servers_killed_in_a_row_leave_one_database_and_an_orderly_stop_leaves_none(
     installation: Installation,
 ) -> None:
-    """Each server is killed as soon as it is ready, its worker and the database left to themselves. The next one adopts
-    the database; were there ever two on one folder, the folder would be lost."""
+    """Each server is killed as soon as it is ready, its worker, if it has one, and the database left to themselves. The
+    next one adopts the database; were there ever two on one folder, the folder would be lost."""
     made: list[str] = []
     for number in range(10):
-        server = installation.serve()
+        server = installation.serve(worker=number % 3 == 0)
         images = {"page.png": picture(f"server {number}")}
         made.append(server.client.upload(images.values(), manifest("shop", images, f"{number:040x}")))
         server.client.close()
         server.kill()
-        assert len(installation.postmasters()) == 1
+        assert len(installation.postmasters()) <= 1
     server = installation.serve()
     assert len(installation.postmasters()) == 1
     for snapshot in made:
@@ -61,7 +61,7 @@ def test_a_worker_stops_when_its_server_is_killed(installation: Installation) ->
     wait_until(lambda: server.client.comparison(head) == "success", 60, "the comparison")
     assert len(_others(installation)) > 2
     server.kill()
-    wait_until(lambda: not installation.processes(), 20, "the end of the worker, its children and the database")
+    wait_until(lambda: not installation.processes(), 30, "the end of the worker, its children and the database")
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT], ids=lambda by: by.name)
@@ -80,7 +80,7 @@ def test_whoever_leaves_last_stops_the_database(installation: Installation) -> N
     """A worker beside the server goes on when the server stops in order, and takes the database along when it stops."""
     server = installation.serve(worker=False)
     worker = installation.work()
-    wait_until(lambda: len(_others(installation)) == 2, 10, "the worker")
+    wait_until(lambda: len(_others(installation)) == 2, 30, "the worker")
     head = _upload_pair(server.client, {"page.png": picture("one")}, {"page.png": picture("two")})
     wait_until(lambda: server.client.comparison(head) == "success", 60, "the comparison")
     server.client.close()
@@ -137,7 +137,7 @@ def test_a_worker_killed_in_the_middle_of_a_comparison_leaves_no_copy_of_an_imag
     _kill(installation.worker_of(server))
     deletion = deletion_of(server.client.delete(head))
     wait_until(lambda: server.client.receipt(deletion)["state"] == "complete", 40, "the receipt")
-    wait_until(lambda: not _scratch(installation), 10, "an empty scratch folder")
+    wait_until(lambda: not _scratch(installation), 30, "an empty scratch folder")
     assert len(leftovers(installation.data)) == len(large[0]) + 1
 
 

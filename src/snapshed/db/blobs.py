@@ -342,34 +342,34 @@ def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit:
     )
 
 
-def close_tombstones(tx: Tx, claim: UUID, keys: list[str], sent_at: datetime, now: datetime) -> int:
+def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) -> int:
     """The store has confirmed: close what was sent late enough to be final, note it on every release of the blob,
-    and schedule the second removal of the rest. Returns how many closed."""
+    and schedule the second removal of the rest. Returns how many closed.
+
+    Whose claim it is does not matter: the store's answer stays true when the claim has ended.
+    """
     rows.run(
         tx,
         """
         UPDATE release r SET removed_at = %(now)s
           FROM tombstone t
-         WHERE t.storage_key = ANY(%(keys)s) AND t.claim = %(claim)s AND t.not_final_before <= %(sent_at)s
+         WHERE t.storage_key = ANY(%(keys)s) AND t.not_final_before <= %(sent_at)s
            AND r.blob_id = t.blob_id AND r.removed_at IS NULL
         """,
-        {"keys": keys, "claim": claim, "sent_at": sent_at, "now": now},
+        {"keys": keys, "sent_at": sent_at, "now": now},
     )
     closed = rows.run(
         tx,
-        """
-        DELETE FROM tombstone
-         WHERE storage_key = ANY(%(keys)s) AND claim = %(claim)s AND not_final_before <= %(sent_at)s
-        """,
-        {"keys": keys, "claim": claim, "sent_at": sent_at},
+        "DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s",
+        {"keys": keys, "sent_at": sent_at},
     )
     rows.run(
         tx,
         """
-        UPDATE tombstone SET next_at = not_final_before, claim = NULL, claimed_until = NULL
-         WHERE storage_key = ANY(%(keys)s) AND claim = %(claim)s
+        UPDATE tombstone SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL
+         WHERE storage_key = ANY(%(keys)s)
         """,
-        {"keys": keys, "claim": claim},
+        {"keys": keys},
     )
     return closed
 

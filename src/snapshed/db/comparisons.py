@@ -116,15 +116,28 @@ def extend_claim(tx: Tx, comparison_id: UUID, claim_id: UUID, until: datetime) -
     )
 
 
-def give_back(tx: Tx, comparison_id: UUID, claim_id: UUID) -> None:
-    """Let somebody else take it at once."""
+def give_back(tx: Tx, comparison_id: UUID, claim_id: UUID, *, blameless: bool) -> None:
+    """Let somebody else take it at once. `blameless`: the attempt does not count against the comparison."""
     rows.run(
         tx,
         """
-        UPDATE comparison SET state = 'waiting', claim = NULL, claimed_until = NULL
+        UPDATE comparison SET state = 'waiting', claim = NULL, claimed_until = NULL,
+                              attempts = CASE WHEN %(blameless)s THEN attempts - 1 ELSE attempts END
          WHERE id = %(id)s AND claim = %(claim)s AND state = 'running'
         """,
-        {"id": comparison_id, "claim": claim_id},
+        {"id": comparison_id, "claim": claim_id, "blameless": blameless},
+    )
+
+
+def living_claims(tx: Tx, claims: list[UUID], now: datetime) -> set[UUID]:
+    """Those claims under which somebody still works."""
+    return set(
+        rows.column(
+            tx,
+            UUID,
+            "SELECT claim FROM comparison WHERE claim = ANY(%(claims)s) AND claimed_until >= %(now)s",
+            {"claims": claims, "now": now},
+        )
     )
 
 

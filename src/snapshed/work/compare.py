@@ -7,10 +7,10 @@ under its comparison's row, which a deletion of either side takes away.
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,8 @@ CLAIM = timedelta(seconds=30)
 
 _BATCH = 64
 """Pairs whose masks are stored together."""
+
+_SCRATCH = "compare-"
 
 _ATTEMPTS = 5
 """After this many workers have died or failed over one comparison, it is failed instead of taken again."""
@@ -73,10 +75,10 @@ def compare(resources: Resources, engine: Engine, comparison_id: UUID, stopping:
     except OwnerGone:
         _log.info("comparison cancelled", comparison=str(comparison_id), snapshot=sides.head.number)
     except (Stopping, Unavailable):
-        _after_failure(resources, owner)
+        _give_back(resources, owner, blameless=True)
         raise
     except Exception:  # noqa: BLE001  a bug in one comparison must not stop the worker's others
-        _after_failure(resources, owner)
+        _give_back(resources, owner, blameless=stopping())
         if stopping():
             raise Stopping from None  # the engine was closed under us
         _log.exception("comparison broke", comparison=str(comparison_id), snapshot=sides.head.number)
@@ -85,6 +87,10 @@ def compare(resources: Resources, engine: Engine, comparison_id: UUID, stopping:
 def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Comparison, _Sides] | None:
     comparison = comparisons.claim(tx, comparison_id, claim, now, now + CLAIM)
     if comparison is None:
+        return None
+    if comparisons.attempts(tx, comparison_id) > _ATTEMPTS:
+        error = f"The comparison did not succeed in {_ATTEMPTS} attempts; upload the head or the base again."
+        comparisons.fail(tx, comparison_id, claim, error, now)
         return None
     # What an earlier run announced and never committed is nobody's any more.
     blobs.condemn_pending(tx, blobs.pending_of_comparison(tx, comparison_id), now, settled=False)
@@ -100,18 +106,11 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
     )
 
 
-def _after_failure(resources: Resources, owner: ForComparison) -> None:
-    """Give the comparison back, or fail it for good when it has been tried often enough."""
-
-    def write(tx: Tx) -> None:
-        if comparisons.attempts(tx, owner.comparison_id) >= _ATTEMPTS:
-            error = f"The comparison did not succeed in {_ATTEMPTS} attempts; upload the head or the base again."
-            comparisons.fail(tx, owner.comparison_id, owner.claim, error, resources.now())
-        else:
-            comparisons.give_back(tx, owner.comparison_id, owner.claim)
-
+def _give_back(resources: Resources, owner: ForComparison, *, blameless: bool) -> None:
     with suppress(SnapshedError):
-        resources.database.run(write)
+        resources.database.run(
+            lambda tx: comparisons.give_back(tx, owner.comparison_id, owner.claim, blameless=blameless)
+        )
 
 
 def _run(
@@ -199,10 +198,7 @@ def _compare_batch(
     first: dict[tuple[str, str], Pair] = {}
     for pair in batch:
         first.setdefault((pair.head.digest, pair.base.digest), pair)
-    scratch = resources.settings.data / "scratch"
-    scratch.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="compare-", dir=scratch) as name:
-        folder = Path(name)
+    with _scratch(resources, owner.claim) as folder:
         found: dict[tuple[str, str], DiffResult] = {}
         masks: dict[tuple[str, str], bytes] = {}
         by_name = {pair.name: digests for digests, pair in first.items()}
@@ -218,6 +214,36 @@ def _compare_batch(
     rows = store(resources, owner, drafts) if drafts else []
     mask_ids = {digests: row.id for digests, row in zip(masks, rows, strict=True)}
     return [_judged(pair, found, missing, mask_ids) for pair in batch]
+
+
+@contextmanager
+def _scratch(resources: Resources, claim: UUID) -> Generator[Path]:
+    """A folder for the masks of a batch, named after the claim, so that `sweep_scratch` knows whose it is."""
+    folder = resources.settings.data / "scratch" / f"{_SCRATCH}{claim}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_scratch(resources: Resources) -> int:
+    """Remove what killed workers were making: masks show images that may be deleted by now. Returns how many folders.
+
+    A claim is committed before its folder is made, so a folder without a living claim is nobody's.
+    """
+    found = {UUID(folder.name.removeprefix(_SCRATCH)): folder for folder in _scratch_folders(resources)}
+    if not found:
+        return 0
+    with resources.database.transaction() as tx:
+        living = comparisons.living_claims(tx, list(found), resources.now())
+    for claim in found.keys() - living:
+        shutil.rmtree(found[claim], ignore_errors=True)
+    return len(found.keys() - living)
+
+
+def _scratch_folders(resources: Resources) -> list[Path]:
+    return list((resources.settings.data / "scratch").glob(f"{_SCRATCH}*"))
 
 
 def _tasks(

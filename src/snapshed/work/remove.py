@@ -20,8 +20,8 @@ from snapshed.resources import Resources
 _BATCH = 1000
 """Keys of one bulk request, the most S3 takes."""
 
-_CLAIM = timedelta(seconds=120)
-"""After this time a claim is taken for abandoned; removing twice is harmless."""
+_CLAIM = timedelta(seconds=15)
+"""After this time a claim is taken for abandoned. Removing twice is harmless; whoever is answered first closes."""
 
 _SHORTEST = 1.0
 _LONGEST = 900.0
@@ -44,7 +44,7 @@ def remove(resources: Resources) -> int:
 
     def confirm(tx: Tx) -> int:
         done = [item.storage_key for item in claimed if item.storage_key not in failed]
-        closed = blobs.close_tombstones(tx, claim, done, sent_at, resources.now())
+        closed = blobs.close_tombstones(tx, done, sent_at, resources.now())
         for item in claimed:
             if failure := failed.get(item.storage_key):
                 _postpone(resources, tx, item, failure, claim)

@@ -13,7 +13,7 @@ from snapshed.resources import Resources
 from snapshed.traces import Trace
 
 _BATCH = 1000
-_CLAIM = timedelta(seconds=30)
+_CLAIM = timedelta(seconds=10)
 """A writer that takes longer may land after a deletion counted zero; the deletion therefore waits for its claim."""
 
 
