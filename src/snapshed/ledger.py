@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from snapshed.blobs import Item
-from snapshed.db import blobs, comparisons, sessions, snapshots
+from snapshed.db import blobs, comparisons, sessions, snapshots, tombstones
 from snapshed.db.blobs import Kind, NewBlob
 from snapshed.db.pool import Tx
 from snapshed.errors import OwnerGone, SessionOver, SnapshedError
@@ -100,7 +100,7 @@ def give_up(resources: Resources, blob_ids: list[UUID], *, settled: bool) -> Non
     """Condemn announced rows; `settled` says that no attempt to store them can still land."""
 
     def condemn(tx: Tx) -> None:
-        blobs.condemn_pending(tx, sorted(blob_ids), resources.now(), settled=settled)
+        tombstones.condemn_pending(tx, sorted(blob_ids), resources.now(), settled=settled)
         resources.queue.wake(tx)
 
     resources.database.run(condemn)
@@ -109,7 +109,7 @@ def give_up(resources: Resources, blob_ids: list[UUID], *, settled: bool) -> Non
 def end_sessions(resources: Resources, tx: Tx, session_ids: list[UUID]) -> None:
     """What every end of a session does, in the transaction that changed its state: its pins become candidates (by
     trigger) and what it had only announced is condemned, until its put deadline in case the bytes still travel."""
-    blobs.condemn_pending(tx, blobs.pending_of_sessions(tx, session_ids), resources.now(), settled=False)
+    tombstones.condemn_pending(tx, tombstones.pending_of_sessions(tx, session_ids), resources.now(), settled=False)
     sessions.unpin(tx, session_ids)
     resources.queue.wake(tx)
 
@@ -149,13 +149,13 @@ def _finalise(resources: Resources, tx: Tx, owner: ForSession, rows: Sequence[Ne
     now = resources.now()
     mine = [row.id for row in rows]
     if session is None or session.state != "open":
-        blobs.condemn_pending(tx, sorted(mine), now, settled=True)
+        tombstones.condemn_pending(tx, sorted(mine), now, settled=True)
         resources.queue.wake(tx)
         return "unknown" if session is None else session.state
     winners = {won.digest: won.id for won in blobs.live_images(tx, owner.project_id, [row.digest for row in rows])}
     lost = sorted(row.id for row in rows if row.digest in winners)
     if lost:
-        blobs.condemn_pending(tx, lost, now, settled=True)
+        tombstones.condemn_pending(tx, lost, now, settled=True)
         resources.queue.wake(tx)
     won = blobs.make_live(tx, [row.id for row in rows if row.digest not in winners])
     sessions.pin(tx, owner.session_id, sorted([*winners.values(), *won]), "stored")

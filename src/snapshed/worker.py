@@ -23,7 +23,7 @@ from snapshed.errors import SnapshedError, Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import compare, condemn, deletion, expire, remove, traces
+from snapshed.work import compare, condemn, deletion, expire, receipts, remove, traces
 
 POLL_SECONDS = 1.0
 """How long a lost notification can delay a deletion."""
@@ -183,7 +183,7 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("condemn", condemn.condemn),
     ("remove", remove.remove),
     ("remove traces", traces.remove_traces),
-    ("close", deletion.close_finished),
+    ("close", receipts.close_finished),
     ("expire", expire.expire),
     ("write traces", traces.write_traces),
 )

@@ -14,7 +14,7 @@ from typing import Any
 from snapshed.db.access import Project
 from snapshed.engine import Engine
 from snapshed.resources import Resources
-from snapshed.work import access, compare, condemn, deletion, remove, snapshots, traces, uploads
+from snapshed.work import access, compare, condemn, deletion, receipts, remove, snapshots, traces, uploads
 
 BASE_SHA = "a1b2c3d4e5" * 4
 HEAD_SHA = "0f9e8d7c6b" * 4
@@ -70,7 +70,7 @@ class Service:
             condemn.condemn(self.resources)
             remove.remove(self.resources)
             traces.remove_traces(self.resources)
-            deletion.close_finished(self.resources)
+            receipts.close_finished(self.resources)
 
     def samples(self) -> tuple[int, int]:
         """The shop's screenshots before and after a change, compared; their numbers."""

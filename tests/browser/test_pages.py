@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser.service import HEAD_SHA, Service, png
 from playwright.sync_api import Browser, Dialog, Page, expect
 
-from snapshed.work import access, deletion
+from snapshed.work import access, deletion, receipts
 
 pytestmark = pytest.mark.browser
 
@@ -282,7 +282,7 @@ def test_deleting_needs_its_scope_and_its_word(service: Service, client: httpx.C
     form = {"csrf": csrf_of(client), "confirm": number}
     assert client.post(f"/snapshots/{number}/delete", data=form).status_code == 403
     assert client.post("/snapshots/999/delete", data=form).status_code == 404
-    everything = deletion.list_receipts(service.resources, service.project.org_id, None, None, 10)
+    everything = receipts.list_receipts(service.resources, service.project.org_id, None, None, 10)
     assert everything == []
 
 

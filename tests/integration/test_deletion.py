@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fixtures.world import World, digest, manifest
 
-from snapshed.domain import receipt as receipts
+from snapshed.domain import receipt
 from snapshed.errors import Conflict, Invalid, MissingImages, NotFound, PlanChanged
-from snapshed.work import deletion, snapshots, uploads
+from snapshed.work import deletion, receipts, snapshots, uploads
 from snapshed.work.deletion import Filter
 
 SHARED, ONLY_A, ONLY_B = b"shared", b"only a", b"only b"
@@ -71,7 +71,7 @@ def test_a_receipt_completes_balanced_signed_and_journaled(world: World) -> None
     assert document["bytes"]["kept_shared"] == len(SHARED)
     assert document["traces"] == {"released": 1, "removed": 1, "waiting": 0}
     assert document["verified_at"] is not None
-    assert deletion.verify(world.resources, world.project.org_id, deletion_id).signed
+    assert receipts.verify(world.resources, world.project.org_id, deletion_id).signed
     assert world.resources.store.get(f".snapshed/receipts/{deletion_id}.json") is not None
     journal = world.resources.store.get(f".snapshed/journal/{deletion_id}.json")
     assert journal is not None
@@ -85,9 +85,9 @@ def test_a_receipt_that_was_altered_is_not_signed_any_more(world: World) -> None
     with world.resources.database.transaction() as tx:
         row = tx.execute("SELECT public_pem FROM signing_key WHERE purpose = 'receipt'").fetchone()
     assert row is not None
-    assert receipts.is_signed_by(document, row[0])
+    assert receipt.is_signed_by(document, row[0])
     document["reason"] = "another"
-    assert not receipts.is_signed_by(document, row[0])
+    assert not receipt.is_signed_by(document, row[0])
 
 
 def test_an_upload_session_that_was_promised_an_image_keeps_a_deletion_open_until_it_ends(world: World) -> None:

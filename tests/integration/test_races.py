@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from fixtures.world import World, digest
 
-from snapshed.db import blobs, comparisons, sessions
+from snapshed.db import comparisons, sessions, tombstones
 from snapshed.errors import Broken, MissingImages, OwnerGone, SessionOver
 from snapshed.ledger import Draft, ForComparison, finalise_images, sha256, store
 from snapshed.work import condemn, deletion, expire, remove, snapshots
@@ -81,12 +81,12 @@ def test_the_last_look_of_a_condemning_pass_spares_what_was_named_or_promised_si
     world.ask(world.begin(), promised)
     with world.resources.database.transaction() as tx:
         ids = [row[0] for row in tx.execute("SELECT id FROM blob WHERE kind = 'image' ORDER BY id").fetchall()]
-        assert blobs.condemn(tx, ids, world.resources.now()) == 0
+        assert tombstones.condemn(tx, ids, world.resources.now()) == 0
     with world.resources.database.transaction() as tx:
         deletion_row = deletion_of(world, tx)
         tx.execute("UPDATE artifact SET deletion_id = %s", [deletion_row])
         tx.execute("DELETE FROM pin")
-        assert blobs.condemn(tx, ids, world.resources.now()) == 0
+        assert tombstones.condemn(tx, ids, world.resources.now()) == 0
 
 
 def deletion_of(world: World, tx: Any) -> Any:
@@ -105,7 +105,7 @@ def test_a_pinned_image_that_nothing_names_is_spared_by_the_last_look(world: Wor
     world.keep(world.begin(), IMAGE)
     with world.resources.database.transaction() as tx:
         ids = [row[0] for row in tx.execute("SELECT id FROM blob").fetchall()]
-        assert blobs.condemn(tx, ids, world.resources.now()) == 0
+        assert tombstones.condemn(tx, ids, world.resources.now()) == 0
 
 
 def test_naming_waits_for_a_condemning_pass_and_is_then_refused(world: World) -> None:
@@ -117,9 +117,9 @@ def test_naming_waits_for_a_condemning_pass_and_is_then_refused(world: World) ->
     resources = world.resources
     with psycopg.connect(resources.database.dsn) as pass_:
         pass_.execute("DELETE FROM pin")
-        locked = blobs.lock_unclaimed(pass_, [row[0] for row in pass_.execute("SELECT id FROM blob").fetchall()])
+        locked = tombstones.lock_unclaimed(pass_, [row[0] for row in pass_.execute("SELECT id FROM blob").fetchall()])
         thread, outcome = in_background(lambda: world.create({"one.png": IMAGE}))
-        blobs.condemn(pass_, locked, resources.now())
+        tombstones.condemn(pass_, locked, resources.now())
         pass_.commit()
         thread.join(30)
     assert isinstance(outcome[0], MissingImages)
@@ -237,7 +237,7 @@ def test_a_removal_sent_before_a_put_can_land_is_repeated_after_it(world: World)
     (row,) = store(world.resources, session, [Draft("image", digest(IMAGE), IMAGE)])
     world.resources.store.remove([row.storage_key])
     with world.resources.database.transaction() as tx:
-        blobs.condemn_pending(tx, [row.id], world.resources.now(), settled=False)
+        tombstones.condemn_pending(tx, [row.id], world.resources.now(), settled=False)
     remove.remove(world.resources)
     assert world.count("tombstone") == 1, "removed once, not finally"
     from snapshed.blobs import Item

@@ -19,7 +19,7 @@ from snapshed.bodies import Body, spooled
 from snapshed.db.access import Project
 from snapshed.errors import Invalid, NotFound
 from snapshed.resources import Resources
-from snapshed.work import deletion
+from snapshed.work import deletion, receipts
 from snapshed.work.access import Actor
 from snapshed.work.deletion import Filter, Order
 
@@ -50,7 +50,7 @@ def order(org: str, resources: Res, actor: Asker, body: Sent) -> JSONResponse:
     if _flag(fields, "dry_run"):
         return JSONResponse(deletion.preview(resources, wanted))
     deletion_id = deletion.request(resources, wanted)
-    receipt = deletion.find_receipt(resources, actor.org_id, deletion_id)
+    receipt = receipts.find_receipt(resources, actor.org_id, deletion_id)
     headers = {"location": f"/api/0/organizations/{org}/deletions/{deletion_id}/"}
     return JSONResponse(receipt, 202, headers)
 
@@ -62,13 +62,13 @@ def listing(
     """Receipts, newest first, or those of the deletion that took one snapshot."""
     check_org(actor, org)
     require(actor, "read")
-    return deletion.list_receipts(resources, actor.org_id, actor.project_id, snapshot, limit)
+    return receipts.list_receipts(resources, actor.org_id, actor.project_id, snapshot, limit)
 
 
 @router.get("/{deletion_id}/")
 def receipt(org: str, deletion_id: str, resources: Res, actor: Asker) -> dict[str, Any]:
     """The receipt as it stands, signed once the deletion is complete."""
-    return deletion.find_receipt(resources, actor.org_id, _visible(org, deletion_id, resources, actor))
+    return receipts.find_receipt(resources, actor.org_id, _visible(org, deletion_id, resources, actor))
 
 
 @router.get("/{deletion_id}/objects")
@@ -77,7 +77,7 @@ def objects(
     org: str, deletion_id: str, resources: Res, actor: Asker, after: UUID | None = None, limit: Page = 1000
 ) -> JSONResponse:
     """Each object a deletion released: kind, digest, bytes, outcome, times. A page; `x-next` names where to go on."""
-    found = deletion.list_objects(resources, actor.org_id, _visible(org, deletion_id, resources, actor), after, limit)
+    found = receipts.list_objects(resources, actor.org_id, _visible(org, deletion_id, resources, actor), after, limit)
     headers = {"x-next": str(found[-1]["id"])} if len(found) == limit else {}
     return JSONResponse(found, headers=headers)
 
@@ -85,7 +85,7 @@ def objects(
 @router.get("/{deletion_id}/verification")
 def verification(org: str, deletion_id: str, resources: Res, actor: Asker) -> dict[str, Any]:
     """Check the receipt's signature and ask the store again about every object it says is gone."""
-    found = deletion.verify(resources, actor.org_id, _visible(org, deletion_id, resources, actor))
+    found = receipts.verify(resources, actor.org_id, _visible(org, deletion_id, resources, actor))
     return {"signed": found.signed, "asked": found.asked, "standing": found.standing}
 
 
@@ -96,7 +96,7 @@ def _visible(org: str, deletion_id: str, resources: Resources, actor: Actor) -> 
         known = UUID(deletion_id)
     except ValueError:
         raise NotFound("Deletion not found") from None
-    if not _may_see(actor, deletion.find_project(resources, actor.org_id, known)):
+    if not _may_see(actor, receipts.find_project(resources, actor.org_id, known)):
         raise NotFound("Deletion not found")
     return known
 

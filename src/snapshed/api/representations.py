@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from snapshed.db.comparisons import Result
 from snapshed.db.snapshots import Image, Snapshot
 from snapshed.domain import verdict
 from snapshed.domain.manifest import Commit
 from snapshed.domain.receipt import moment
+from snapshed.domain.report import Result
 from snapshed.work.snapshots import Details
 
 _COMPACT = ("display_name", "image_file_name", "group", "description")

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from snapshed.db import rows
 from snapshed.db.pool import Tx
-from snapshed.domain.categorise import Category
+from snapshed.domain.report import Result
 
 State = Literal["waiting", "running", "done", "failed"]
 
@@ -32,27 +32,6 @@ class Comparison:
     report_id: UUID | None
     created_at: datetime
     finished_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one name; sizes in pixels."""
-
-    name: str
-    category: Category
-    head_digest: str | None
-    base_digest: str | None
-    previous_name: str | None
-    changed_pixels: int | None
-    total_pixels: int | None
-    threshold: float | None
-    head_width: int | None
-    head_height: int | None
-    base_width: int | None
-    base_height: int | None
-    reason: str | None
-    detail: str | None
-    mask_id: UUID | None
 
 
 def add(tx: Tx, comparison_id: UUID, head_id: UUID, base_id: UUID, now: datetime) -> UUID | None:

@@ -20,7 +20,7 @@ from snapshed.errors import Conflict, NotFound
 from snapshed.resources import Resources
 from snapshed.ui.forms import Form
 from snapshed.ui.rendering import page, redirect
-from snapshed.work import deletion, snapshots
+from snapshed.work import deletion, receipts, snapshots
 from snapshed.work.access import Actor, Browser
 from snapshed.work.deletion import Order
 
@@ -127,21 +127,21 @@ def _preview(
 
 
 @router.get("/deletions")
-def receipts(request: Request, resources: Res, reader: Reader) -> Response:
-    found = deletion.list_receipts(resources, reader.actor.org_id, reader.actor.project_id, None, _RECEIPTS)
+def listing(request: Request, resources: Res, reader: Reader) -> Response:
+    found = receipts.list_receipts(resources, reader.actor.org_id, reader.actor.project_id, None, _RECEIPTS)
     lines = [(one, _totals(one)) for one in found]
     return page(request, "deletions.html", browser=reader, lines=lines, most=_RECEIPTS)
 
 
 @router.get("/deletions/{deletion_id}")
-def receipt(request: Request, resources: Res, reader: Reader, deletion_id: str) -> Response:
+def show(request: Request, resources: Res, reader: Reader, deletion_id: str) -> Response:
     """A receipt as it stands; while bytes are being removed the page looks again by itself."""
     known = _uuid(deletion_id)
     org_id = reader.actor.org_id
     # A deletion over several projects is shown only to who reaches them all.
-    if known is None or reader.actor.project_id not in (None, deletion.find_project(resources, org_id, known)):
+    if known is None or reader.actor.project_id not in (None, receipts.find_project(resources, org_id, known)):
         raise NotFound("Deletion not found")
-    found = deletion.find_receipt(resources, org_id, known)
+    found = receipts.find_receipt(resources, org_id, known)
     return page(
         request,
         "deletion.html",

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any, Literal, cast
 from urllib.parse import urlencode
 
-from snapshed.db.comparisons import Result
 from snapshed.db.snapshots import Image, Listed, Snapshot
 from snapshed.domain import verdict
+from snapshed.domain.report import Result
 from snapshed.ui import words
 from snapshed.work.snapshots import Details
 

@@ -6,10 +6,9 @@ under its comparison's row, which a deletion of either side takes away.
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-from snapshed.db import access, blobs, comparisons, outbox, snapshots
-from snapshed.db.comparisons import Comparison, Result
+from snapshed.db import access, blobs, comparisons, outbox, snapshots, tombstones
+from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
 from snapshed.db.snapshots import Image, Snapshot
-from snapshed.domain import categorise, ids
+from snapshed.domain import categorise, ids, report
 from snapshed.domain.categorise import Entry, Outcome, Pair
+from snapshed.domain.report import Result, Side
 from snapshed.engine import DiffResult, DiffTask, Engine
 from snapshed.errors import OwnerGone, SnapshedError, Unavailable
 from snapshed.ledger import Draft, ForComparison, sha256, store
@@ -93,7 +93,7 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
         comparisons.fail(tx, comparison_id, claim, error, now)
         return None
     # What an earlier run announced and never committed is nobody's any more.
-    blobs.condemn_pending(tx, blobs.pending_of_comparison(tx, comparison_id), now, settled=False)
+    tombstones.condemn_pending(tx, tombstones.pending_of_comparison(tx, comparison_id), now, settled=False)
     head = snapshots.find_by_artifact(tx, comparison.head_id)
     base = snapshots.find_by_artifact(tx, comparison.base_id)
     if head is None or base is None:
@@ -128,15 +128,15 @@ def _run(
         all_names=sides.head.all_names,
         manifest_threshold=sides.head.diff_threshold,
     )
-    results = [_result(outcome) for outcome in plan.outcomes]
+    results = [report.undecoded(outcome) for outcome in plan.outcomes]
     with _Alive(resources, owner, stopping) as alive:
         for start in range(0, len(plan.pairs), _BATCH):
             batch = plan.pairs[start : start + _BATCH]
             results += _compare_batch(resources, engine, owner, sides, batch, alive)
-    counts = _counts(results)
-    text = _report(sides, results, counts, engine)
-    (report,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
-    resources.database.run(lambda tx: _commit(resources, tx, owner, sides, results, counts, report.id, engine, started))
+    counts = report.counts(results)
+    text = report.document(_side(sides.head), _side(sides.base), engine.ALGORITHM, results)
+    (stored,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
+    resources.database.run(lambda tx: _commit(resources, tx, owner, sides, results, counts, stored.id, engine, started))
     resources.failpoints.reach("comparison.committed")
 
 
@@ -180,6 +180,10 @@ class _Alive:
             if not kept:
                 self._lost.set()
                 return
+
+
+def _side(snapshot: Snapshot) -> Side:
+    return Side(snapshot.artifact_id, snapshot.number)
 
 
 def _entry(image: Image) -> Entry:
@@ -266,28 +270,6 @@ def _path(resources: Resources, image: Image, folder: Path) -> Path | None:
     return None if image.storage_key is None else resources.store.path(image.storage_key, folder)
 
 
-def _result(outcome: Outcome) -> Result:
-    head_width, head_height = outcome.head_size or (None, None)
-    base_width, base_height = outcome.base_size or (None, None)
-    return Result(
-        name=outcome.name,
-        category=outcome.category,
-        head_digest=outcome.head_digest,
-        base_digest=outcome.base_digest,
-        previous_name=outcome.previous_name,
-        changed_pixels=None,
-        total_pixels=None,
-        threshold=None,
-        head_width=head_width,
-        head_height=head_height,
-        base_width=base_width,
-        base_height=base_height,
-        reason=outcome.reason,
-        detail=None,
-        mask_id=None,
-    )
-
-
 def _judged(
     pair: Pair,
     found: dict[tuple[str, str], DiffResult],
@@ -296,7 +278,7 @@ def _judged(
 ) -> Result:
     digests = (pair.head.digest, pair.base.digest)
     result = replace(
-        _result(Outcome(pair.name, "errored", pair.head.digest, pair.base.digest)),
+        report.undecoded(Outcome(pair.name, "errored", pair.head.digest, pair.base.digest)),
         threshold=pair.threshold,
         head_width=pair.head.width,
         head_height=pair.head.height,
@@ -319,43 +301,6 @@ def _judged(
         base_height=done.base_size[1],
         mask_id=mask_ids.get(digests),
     )
-
-
-def _counts(results: Sequence[Result]) -> dict[str, int]:
-    counts = dict.fromkeys(("added", "removed", "changed", "unchanged", "renamed", "skipped", "errored"), 0)
-    for result in results:
-        counts[result.category] += 1
-    return {"total": len(results), **counts}
-
-
-def _report(sides: _Sides, results: Sequence[Result], counts: dict[str, int], engine: Engine) -> bytes:
-    """The comparison manifest: everything found, in a form people can download and a rebuild can read."""
-    document = {
-        "head_artifact_id": sides.head.number,
-        "base_artifact_id": sides.base.number,
-        "head": str(sides.head.artifact_id),
-        "base": str(sides.base.artifact_id),
-        "algorithm": engine.ALGORITHM,
-        "summary": counts,
-        "images": {result.name: dict(_told(result)) for result in results},
-    }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _told(result: Result) -> Iterator[tuple[str, object]]:
-    yield "status", result.category
-    yield "head_hash", result.head_digest
-    yield "base_hash", result.base_digest
-    yield "changed_pixels", result.changed_pixels
-    yield "total_pixels", result.total_pixels
-    yield "threshold", result.threshold
-    yield "diff_mask_image_id", None if result.mask_id is None else str(result.mask_id)
-    yield "before_width", result.base_width
-    yield "before_height", result.base_height
-    yield "after_width", result.head_width
-    yield "after_height", result.head_height
-    yield "reason", result.reason
-    yield "previous_image_file_name", result.previous_name
 
 
 def _commit(

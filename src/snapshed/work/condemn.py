@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from psycopg import errors as pg
 
-from snapshed.db import blobs, sessions
+from snapshed.db import sessions, tombstones
 from snapshed.db.pool import Tx
 from snapshed.ledger import end_sessions
 from snapshed.resources import Resources
@@ -29,7 +29,7 @@ def condemn(resources: Resources) -> int:
 
 
 def _pass(resources: Resources, tx: Tx, limit: int) -> int:
-    candidates = blobs.take_candidates(tx, limit)
+    candidates = tombstones.take_candidates(tx, limit)
     if not candidates:
         return 0
     ids = sorted({candidate.blob_id for candidate in candidates})
@@ -37,12 +37,12 @@ def _pass(resources: Resources, tx: Tx, limit: int) -> int:
     # candidates again and the next pass takes them.
     if cancelled := sessions.cancel_for_urgent(tx, ids):
         end_sessions(resources, tx, cancelled)
-    free = blobs.unreferenced(tx, ids)
-    locked = blobs.lock_unclaimed(tx, free)
-    blobs.condemn(tx, locked, resources.now())
+    free = tombstones.unreferenced(tx, ids)
+    locked = tombstones.lock_unclaimed(tx, free)
+    tombstones.condemn(tx, locked, resources.now())
     # A row that somebody holds right now keeps its candidate; "condemned" or "seen referenced or pinned" settles one.
     skipped = set(free) - set(locked)
     settled = [candidate.seq for candidate in candidates if candidate.blob_id not in skipped]
-    blobs.drop_candidates(tx, settled)
+    tombstones.drop_candidates(tx, settled)
     resources.queue.wake(tx)
     return len(settled)

@@ -1,4 +1,4 @@
-"""Asking for a deletion: preview, mark (T5a), journal, release (T5b), close with a receipt (T9).
+"""Asking for a deletion: preview, mark (T5a), journal, release (T5b). Receipts are closed in `receipts`.
 
 What a deletion lets go of is written down before a byte is touched; bytes are removed elsewhere, in `remove`.
 """
@@ -6,20 +6,20 @@ What a deletion lets go of is written down before a byte is touched; bytes are r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from snapshed.blobs import Item
-from snapshed.db import access, blobs, deletions, installation
+from snapshed.db import access, deletions, releases, tombstones
 from snapshed.db.access import Project
-from snapshed.db.blobs import NewBlob
-from snapshed.db.deletions import Deletion, PreviewedBlob, Target
+from snapshed.db.deletions import Deletion, Target
 from snapshed.db.pool import Tx
+from snapshed.db.releases import PreviewedBlob
 from snapshed.domain import ids, keys, receipt
-from snapshed.errors import Broken, Invalid, NotFound, PlanChanged, StoreUnavailable
+from snapshed.errors import Invalid, NotFound, PlanChanged, StoreUnavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources
 
@@ -83,7 +83,7 @@ def preview(resources: Resources, order: Order) -> dict[str, Any]:
     now = resources.now()
     with resources.database.transaction() as tx:
         targets = _targets(tx, order)
-        found = deletions.preview(tx, [target.artifact_id for target in targets])
+        found = releases.preview(tx, [target.artifact_id for target in targets])
         row_counts = deletions.count_rows(tx, [target.artifact_id for target in targets])
     counts, sums = receipt.objects(_tallied(found))
     return {
@@ -234,7 +234,7 @@ def _only_project(targets: Sequence[Target], order: Order) -> int | None:
 
 
 def _check_plan(tx: Tx, plan: str, targets: Sequence[Target]) -> None:
-    found = deletions.preview(tx, [target.artifact_id for target in targets])
+    found = releases.preview(tx, [target.artifact_id for target in targets])
     actual = _plan(targets, found)
     if actual != plan:
         counts, _ = receipt.objects(_tallied(found))
@@ -304,211 +304,10 @@ def _release_step(resources: Resources, tx: Tx, deletion_id: UUID) -> int:
     """Remove the rows of some marked artifacts and write down every blob they let go of. Returns how many artifacts."""
     artifact_ids = deletions.next_marked(tx, deletion_id, _STEP_ARTIFACTS, _STEP_IMAGES)
     if artifact_ids:
-        compared = deletions.lock_comparisons(tx, artifact_ids)
-        deletions.release(tx, deletion_id, artifact_ids, compared)
-        pending = deletions.pending_derived(tx, artifact_ids, compared)
-        blobs.condemn_pending(tx, pending, resources.now(), settled=False)
-        deletions.delete_rows(tx, artifact_ids, compared)
+        compared = releases.lock_comparisons(tx, artifact_ids)
+        releases.release(tx, deletion_id, artifact_ids, compared)
+        pending = releases.pending_derived(tx, artifact_ids, compared)
+        tombstones.condemn_pending(tx, pending, resources.now(), settled=False)
+        releases.delete_rows(tx, artifact_ids, compared)
         resources.queue.wake(tx)
     return len(artifact_ids)
-
-
-# --- Closing -------------------------------------------------------------------------------------------------------------
-
-
-def close_finished(resources: Resources, limit: int = 200) -> int:
-    """T9 for every open deletion that has nothing left to do. Returns how many receipts were closed."""
-    with resources.database.transaction() as tx:
-        waiting = deletions.open_ones(tx, limit)
-        ready = [deletion for deletion in waiting if _is_finished(tx, deletion)]
-    closed = 0
-    for deletion in ready:
-        verified_at = _verify(resources, deletion)
-        if verified_at and resources.database.run(
-            lambda tx, deletion=deletion, at=verified_at: _close(resources, tx, deletion.id, at)
-        ):
-            resources.failpoints.reach("receipt.closed")
-            _log.info("deletion complete", deletion=str(deletion.id))
-            closed += 1
-    return closed + _journal_receipts(resources)
-
-
-def _is_finished(tx: Tx, deletion: Deletion) -> bool:
-    if deletion.journaled_at is None or deletions.marked_left(tx, deletion.id):
-        return False
-    if deletions.trace_tally(tx, deletion.id).waiting:
-        return False
-    counts, _ = receipt.objects(deletions.tallies(tx, deletion.id))
-    return receipt.finished(counts)
-
-
-def _verify(resources: Resources, deletion: Deletion) -> datetime | None:
-    """Ask the store a second time about everything that is said to be gone. What it still has is condemned again;
-    then, and when the store does not answer, there is no time to return."""
-    with resources.database.transaction() as tx:
-        gone = deletions.gone_keys(tx, deletion.id)
-    try:
-        standing = resources.store.held([item.storage_key for item in gone])
-    except StoreUnavailable:
-        return None
-    if not standing:
-        return resources.now()
-    _log.error("removed objects stand in the store again", deletion=str(deletion.id), objects=len(standing))
-    back = [item for item in gone if item.storage_key in standing]
-
-    def condemn(tx: Tx) -> None:
-        for item in back:
-            blob = NewBlob(item.blob_id, item.kind, item.digest, item.bytes, item.storage_key)
-            blobs.adopt(tx, [blob], keys.project_of(item.storage_key) or 0, resources.now())
-        resources.queue.wake(tx)
-
-    resources.database.run(condemn)
-    return None
-
-
-def _close(resources: Resources, tx: Tx, deletion_id: UUID, verified_at: datetime) -> bool:
-    if not deletions.lock_open(tx, deletion_id):
-        return False
-    deletion = deletions.find(tx, deletion_id)
-    key = installation.newest_key(tx, "receipt")
-    if key is None:
-        raise Broken("The installation has no key to sign receipts with.")
-    # One statement has judged every released blob; the receipt says what that statement saw.
-    if deletion is None or not _is_finished(tx, deletion):
-        return False
-    now = resources.now()
-    document = _document(tx, deletion)
-    document["state"] = "complete"
-    document["completed_at"] = receipt.moment(now)
-    document["verified_at"] = receipt.moment(verified_at)
-    document["signature"] = receipt.sign(document, key.kid, key.private_pem)
-    if not receipt.finished(document["objects"]):
-        return False
-    deletions.complete(tx, deletion_id, document, verified_at, now)
-    return True
-
-
-def _journal_receipts(resources: Resources) -> int:
-    with resources.database.transaction() as tx:
-        waiting = deletions.unjournaled_receipts(tx, 100)
-    for deletion in waiting:
-        try:
-            resources.store.put([Item(keys.journal_receipt(deletion.id), json.dumps(deletion.receipt).encode())])
-        except StoreUnavailable:
-            return 0
-        resources.database.run(
-            lambda tx, deletion=deletion: deletions.receipt_journaled(tx, deletion.id, resources.now())
-        )
-    return len(waiting)
-
-
-# --- Receipts --------------------------------------------------------------------------------------------------------------
-
-
-def find_receipt(resources: Resources, org_id: int, deletion_id: UUID) -> dict[str, Any]:
-    """The receipt as it stands now, or the signed one once the deletion is complete. Raises NotFound."""
-    with resources.database.transaction() as tx:
-        deletion = deletions.find(tx, deletion_id)
-        if deletion is None or deletion.org_id != org_id:
-            raise NotFound("Deletion not found")
-        return deletion.receipt or _document(tx, deletion)
-
-
-def find_project(resources: Resources, org_id: int, deletion_id: UUID) -> int | None:
-    """The one project a deletion is about, None if it is about several. Raises NotFound."""
-    with resources.database.transaction() as tx:
-        deletion = deletions.find(tx, deletion_id)
-    if deletion is None or deletion.org_id != org_id:
-        raise NotFound("Deletion not found")
-    return deletion.project_id
-
-
-def list_receipts(
-    resources: Resources, org_id: int, project_id: int | None, snapshot: int | None, limit: int
-) -> list[dict[str, Any]]:
-    """Receipts of an organization, or only of one project, newest first."""
-    with resources.database.transaction() as tx:
-        found = deletions.listed(tx, org_id, project_id, snapshot, limit)
-        return [deletion.receipt or _document(tx, deletion) for deletion in found]
-
-
-def list_objects(
-    resources: Resources, org_id: int, deletion_id: UUID, after: UUID | None, limit: int
-) -> list[Mapping[str, Any]]:
-    """A page of what a deletion released: each object with its outcome and times. Raises NotFound."""
-    with resources.database.transaction() as tx:
-        deletion = deletions.find(tx, deletion_id)
-        if deletion is None or deletion.org_id != org_id:
-            raise NotFound("Deletion not found")
-        found = deletions.objects(tx, deletion_id, after, limit)
-    return [
-        {
-            "id": str(item.blob_id),
-            "kind": item.kind,
-            "digest": item.digest,
-            "bytes": item.bytes,
-            "outcome": item.outcome,
-            "released_at": receipt.moment(deletion.requested_at),
-            "removed_at": receipt.moment(item.removed_at),
-        }
-        for item in found
-    ]
-
-
-def _document(tx: Tx, deletion: Deletion) -> dict[str, Any]:
-    counts, sums = receipt.objects(deletions.tallies(tx, deletion.id))
-    traces = deletions.trace_tally(tx, deletion.id)
-    return {
-        "id": str(deletion.id),
-        "state": deletion.state,
-        "target": deletion.target,
-        "requested_at": receipt.moment(deletion.requested_at),
-        "requested_by": deletion.requested_by,
-        "reason": deletion.reason,
-        "urgent": deletion.urgent,
-        "journaled_at": receipt.moment(deletion.journaled_at),
-        "completed_at": None,
-        "verified_at": None,
-        "pins_end_at": receipt.moment(deletions.pins_end_at(tx, deletion.id)),
-        "snapshots": [str(number) for number in deletion.snapshots],
-        "rows": deletion.rows,
-        "objects": counts,
-        "bytes": sums,
-        "traces": {"released": traces.released, "removed": traces.removed, "waiting": traces.waiting},
-        "failures": [
-            {
-                "kind": failure.kind,
-                "class": failure.error_class,
-                "attempts": failure.attempts,
-                "last_error": failure.last_error,
-                "next_attempt_at": receipt.moment(failure.next_attempt_at),
-            }
-            for failure in deletions.failures(tx, deletion.id)
-        ],
-        "scope": list(receipt.SCOPE),
-        "signature": None,
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What came of checking a receipt: its signature, and the objects the store still has though it says gone."""
-
-    signed: bool
-    standing: list[str]
-    asked: int
-
-
-def verify(resources: Resources, org_id: int, deletion_id: UUID) -> Verified:
-    """Check a complete receipt's signature and ask the store again about every object it says is gone."""
-    document = find_receipt(resources, org_id, deletion_id)
-    kid = receipt.kid_of(str(document.get("signature")))
-    with resources.database.transaction() as tx:
-        public_pem = installation.public_pem(tx, "receipt", kid) if kid else None
-        gone = deletions.gone_keys(tx, deletion_id)
-    standing = resources.store.held([item.storage_key for item in gone])
-    return Verified(
-        signed=public_pem is not None and receipt.is_signed_by(document, public_pem),
-        standing=sorted(standing),
-        asked=len(gone),
-    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snapshed.db import blobs, deletions, sessions
-from snapshed.db.blobs import Stock
+from snapshed.db import deletions, inventory, sessions
+from snapshed.db.inventory import Stock
 from snapshed.resources import Resources
 
 
@@ -20,7 +20,7 @@ class Numbers:
 def measure(resources: Resources) -> Numbers:
     """Everything in one transaction, so that the numbers belong together."""
     with resources.database.transaction() as tx:
-        queues = blobs.queues(tx, resources.now())
+        queues = inventory.queues(tx, resources.now())
         gauges = {
             "candidates": ("Blobs waiting to be looked at.", float(queues.candidates)),
             "tombstones": ("Condemned objects whose removal is not confirmed.", float(queues.tombstones)),
@@ -30,4 +30,4 @@ def measure(resources: Resources) -> Numbers:
             "open_sessions": ("Upload sessions in progress.", float(sessions.open_count(tx))),
             "open_deletions": ("Deletions that are not complete.", float(deletions.open_count(tx))),
         }
-        return Numbers(gauges, blobs.stock(tx))
+        return Numbers(gauges, inventory.stock(tx))

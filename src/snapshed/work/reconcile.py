@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from snapshed.blobs import Found
-from snapshed.db import blobs, outbox
-from snapshed.db.blobs import Known
+from snapshed.db import inventory, outbox
+from snapshed.db.inventory import Known
 from snapshed.domain import ids, keys
 from snapshed.resources import Resources
 
@@ -46,8 +46,8 @@ def disagreements(resources: Resources, level: Level) -> Iterator[Disagreement]:
 
 def _rows(resources: Resources) -> Iterator[Disagreement]:
     with resources.database.transaction() as tx:
-        unowned = blobs.unowned(tx)
-        named_early = blobs.referenced_pending(tx)
+        unowned = inventory.unowned(tx)
+        named_early = inventory.referenced_pending(tx)
     for row in unowned:
         yield Disagreement(
             "unowned-row", row.storage_key, "nothing names this object and nothing is queued to remove it; report it"
@@ -81,7 +81,7 @@ def _unexplained(resources: Resources, listed: dict[str, int]) -> Iterator[Disag
     content = sorted(key for key in listed if not key.startswith(keys.SYSTEM))
     for page in _pages(content):
         with resources.database.transaction() as tx:
-            explained = {row.storage_key for row in blobs.known(tx, [key.split("#", 1)[0] for key in page])}
+            explained = {row.storage_key for row in inventory.known(tx, [key.split("#", 1)[0] for key in page])}
         unknown = [key for key in page if key.split("#", 1)[0] not in explained]
         for key in unknown:
             if "#" in key:
@@ -120,7 +120,7 @@ def _live_rows(resources: Resources) -> Iterator[list[Known]]:
     after = ""
     while True:
         with resources.database.transaction() as tx:
-            page = blobs.live_after(tx, after, _PAGE)
+            page = inventory.live_after(tx, after, _PAGE)
         if not page:
             return
         yield page
@@ -132,7 +132,7 @@ def _still_live(resources: Resources, suspects: Sequence[Known]) -> list[Known]:
         return []
     with resources.database.transaction() as tx:
         live = {
-            row.storage_key for row in blobs.known(tx, [row.storage_key for row in suspects]) if row.state == "live"
+            row.storage_key for row in inventory.known(tx, [row.storage_key for row in suspects]) if row.state == "live"
         }
     return [row for row in suspects if row.storage_key in live]
 

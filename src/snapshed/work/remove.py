@@ -11,9 +11,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from snapshed.blobs import Failure
-from snapshed.db import blobs
-from snapshed.db.blobs import Claimed
+from snapshed.db import tombstones
 from snapshed.db.pool import Tx
+from snapshed.db.tombstones import Claimed
 from snapshed.logs import logger
 from snapshed.resources import Resources
 
@@ -34,7 +34,7 @@ def remove(resources: Resources) -> int:
     """Remove one batch of due tombstones. Returns how many were dealt with, confirmed or postponed."""
     now = resources.now()
     claim = resources.new_id()
-    claimed = resources.database.run(lambda tx: blobs.claim_tombstones(tx, claim, now, now + _CLAIM, _BATCH))
+    claimed = resources.database.run(lambda tx: tombstones.claim_tombstones(tx, claim, now, now + _CLAIM, _BATCH))
     if not claimed:
         return 0
     resources.failpoints.reach("removal.claimed")
@@ -44,7 +44,7 @@ def remove(resources: Resources) -> int:
 
     def confirm(tx: Tx) -> int:
         done = [item.storage_key for item in claimed if item.storage_key not in failed]
-        closed = blobs.close_tombstones(tx, done, sent_at, resources.now())
+        closed = tombstones.close_tombstones(tx, done, sent_at, resources.now())
         for item in claimed:
             if failure := failed.get(item.storage_key):
                 _postpone(resources, tx, item, failure, claim)
@@ -60,11 +60,11 @@ def remove(resources: Resources) -> int:
 def _postpone(resources: Resources, tx: Tx, item: Claimed, failure: Failure, claim: UUID) -> None:
     wait = min(_LONGEST, _SHORTEST * 2 ** min(item.attempts, 12)) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
     next_at = resources.now() + timedelta(seconds=wait)
-    blobs.postpone_tombstone(tx, claim, item.storage_key, next_at, failure.kind, failure.sentence)
+    tombstones.postpone_tombstone(tx, claim, item.storage_key, next_at, failure.kind, failure.sentence)
     _log.warning(
         "object not removed",
         key=item.storage_key,
         error_class=failure.kind,
         attempts=item.attempts + 1,
-        deletions=[str(deletion) for deletion in blobs.releasing(tx, item.blob_id)],
+        deletions=[str(deletion) for deletion in tombstones.releasing(tx, item.blob_id)],
     )

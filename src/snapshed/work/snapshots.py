@@ -12,13 +12,14 @@ from uuid import UUID
 
 from snapshed.db import access, blobs, comparisons, outbox, sessions, snapshots
 from snapshed.db.access import Project
-from snapshed.db.comparisons import Comparison, Result
+from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
 from snapshed.db.sessions import Session
 from snapshed.db.snapshots import Decision, Image, Listed, Snapshot
 from snapshed.domain import ids, manifest
 from snapshed.domain.manifest import Manifest
+from snapshed.domain.report import Result
 from snapshed.errors import Conflict, MissingImages, NotFound, SessionOver, SnapshedError
 from snapshed.ledger import Draft, ForSession, end_sessions, give_up, sha256, store
 from snapshed.resources import Resources

@@ -1,0 +1,224 @@
+"""Rows about letting go of bytes: candidates, the move from `blob` to `tombstone`, and the tombstones until they close.
+
+A row moves, it does not change meaning: condemning deletes it from `blob` and inserts it into `tombstone` in one
+statement, so that a plain foreign key is a complete guard. Nothing here talks to the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from snapshed.db import rows
+from snapshed.db.blobs import NewBlob
+from snapshed.db.pool import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    seq: int
+    blob_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A tombstone claimed for removal."""
+
+    storage_key: str
+    blob_id: UUID
+    not_final_before: datetime
+    attempts: int
+
+
+def pending_of_sessions(tx: Tx, session_ids: list[UUID]) -> list[UUID]:
+    return rows.column(
+        tx,
+        UUID,
+        "SELECT id FROM blob WHERE session_id = ANY(%(ids)s) AND state = 'pending' ORDER BY id FOR UPDATE",
+        {"ids": session_ids},
+    )
+
+
+def pending_of_comparison(tx: Tx, comparison_id: UUID) -> list[UUID]:
+    return rows.column(
+        tx,
+        UUID,
+        "SELECT id FROM blob WHERE comparison_id = %(id)s AND state = 'pending' ORDER BY id FOR UPDATE",
+        {"id": comparison_id},
+    )
+
+
+def condemn_pending(tx: Tx, blob_ids: list[UUID], now: datetime, *, settled: bool) -> int:
+    """Give up announced objects. `settled` says that no attempt to store them can still land."""
+    return rows.run(
+        tx,
+        """
+        WITH gone AS (
+            DELETE FROM blob WHERE id = ANY(%(ids)s) AND state = 'pending'
+            RETURNING storage_key, id, project_id, kind, digest, size, made_of, put_deadline
+        )
+        INSERT INTO tombstone (storage_key, blob_id, project_id, kind, digest, bytes, made_of, condemned_at,
+                               not_final_before, next_at)
+        SELECT storage_key, id, project_id, kind, digest, size, made_of, %(now)s,
+               CASE WHEN %(settled)s THEN %(now)s ELSE greatest(put_deadline, %(now)s) END, %(now)s
+          FROM gone
+        """,
+        {"ids": blob_ids, "now": now, "settled": settled},
+    )
+
+
+def take_candidates(tx: Tx, limit: int) -> list[Candidate]:
+    """The oldest candidates nobody else works on, locked until this transaction ends."""
+    return rows.many(
+        tx,
+        Candidate,
+        "SELECT seq, blob_id FROM candidate ORDER BY seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED",
+        {"limit": limit},
+    )
+
+
+def unreferenced(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
+    """T6 statement A, reading only: the live blobs that visibly have neither a reference nor a pin."""
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT b.id FROM blob b
+         WHERE b.id = ANY(%(ids)s) AND b.state = 'live'
+           AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
+           AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)
+        """,
+        {"ids": blob_ids},
+    )
+
+
+def lock_unclaimed(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
+    """T6 statement B: lock these rows in id order, passing over whatever somebody is about to name."""
+    return rows.column(
+        tx,
+        UUID,
+        "SELECT id FROM blob WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE SKIP LOCKED",
+        {"ids": blob_ids},
+    )
+
+
+def condemn(tx: Tx, blob_ids: list[UUID], now: datetime) -> int:
+    """T6 statement C, seeing what was committed before the locks: move those still free. Returns how many."""
+    return rows.run(
+        tx,
+        """
+        WITH gone AS (
+            DELETE FROM blob b
+             WHERE b.id = ANY(%(ids)s) AND b.state = 'live'
+               AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
+               AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)
+            RETURNING storage_key, id, project_id, kind, digest, size, made_of, put_deadline
+        )
+        INSERT INTO tombstone (storage_key, blob_id, project_id, kind, digest, bytes, made_of, condemned_at,
+                               not_final_before, next_at)
+        SELECT storage_key, id, project_id, kind, digest, size, made_of, %(now)s,
+               greatest(coalesce(put_deadline, %(now)s), %(now)s), %(now)s
+          FROM gone
+        """,
+        {"ids": blob_ids, "now": now},
+    )
+
+
+def drop_candidates(tx: Tx, sequence_numbers: list[int]) -> None:
+    rows.run(tx, "DELETE FROM candidate WHERE seq = ANY(%(seqs)s)", {"seqs": sequence_numbers})
+
+
+def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit: int) -> list[Claimed]:
+    """Claim due tombstones until `until`. None whose releasing deletions are not all in the journal: nothing is
+    destroyed that a rebuilt database could not be told about."""
+    return rows.many(
+        tx,
+        Claimed,
+        """
+        UPDATE tombstone SET claim = %(claim)s, claimed_until = %(until)s
+         WHERE storage_key IN (
+            SELECT t.storage_key FROM tombstone t
+             WHERE t.next_at <= %(now)s AND (t.claimed_until IS NULL OR t.claimed_until < %(now)s)
+               AND NOT EXISTS (SELECT FROM release r JOIN deletion d ON d.id = r.deletion_id
+                                WHERE r.blob_id = t.blob_id AND d.journaled_at IS NULL)
+             ORDER BY t.next_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED)
+        RETURNING storage_key, blob_id, not_final_before, attempts
+        """,
+        {"claim": claim, "now": now, "until": until, "limit": limit},
+    )
+
+
+def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) -> int:
+    """The store has confirmed: close what was sent late enough to be final, note it on every release of the blob,
+    and schedule the second removal of the rest. Returns how many closed.
+
+    Whose claim it is does not matter: the store's answer stays true when the claim has ended.
+    """
+    rows.run(
+        tx,
+        """
+        UPDATE release r SET removed_at = %(now)s
+          FROM tombstone t
+         WHERE t.storage_key = ANY(%(keys)s) AND t.not_final_before <= %(sent_at)s
+           AND r.blob_id = t.blob_id AND r.removed_at IS NULL
+        """,
+        {"keys": keys, "sent_at": sent_at, "now": now},
+    )
+    closed = rows.run(
+        tx,
+        "DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s",
+        {"keys": keys, "sent_at": sent_at},
+    )
+    rows.run(
+        tx,
+        """
+        UPDATE tombstone SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL
+         WHERE storage_key = ANY(%(keys)s)
+        """,
+        {"keys": keys},
+    )
+    return closed
+
+
+def postpone_tombstone(tx: Tx, claim: UUID, key: str, next_at: datetime, error_class: str, last_error: str) -> None:
+    """The store refused or failed: wait longer each time, for ever."""
+    rows.run(
+        tx,
+        """
+        UPDATE tombstone
+           SET attempts = attempts + 1, next_at = %(next_at)s, claim = NULL, claimed_until = NULL,
+               error_class = %(class)s, last_error = %(error)s
+         WHERE storage_key = %(key)s AND claim = %(claim)s
+        """,
+        {"key": key, "claim": claim, "next_at": next_at, "class": error_class, "error": last_error},
+    )
+
+
+def releasing(tx: Tx, blob_id: UUID) -> list[UUID]:
+    """The deletions that released this blob."""
+    return rows.column(tx, UUID, "SELECT deletion_id FROM release WHERE blob_id = %(id)s", {"id": blob_id})
+
+
+def adopt(tx: Tx, blobs: list[NewBlob], project_id: int, now: datetime) -> None:
+    """Take objects that no row explains as tombstones, so that they are removed with an outcome like any other."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO tombstone (storage_key, blob_id, project_id, kind, digest, bytes, made_of, condemned_at,
+                               not_final_before, next_at)
+        SELECT n.storage_key, n.id, %(project)s, n.kind, n.digest, n.size, '{}', %(now)s, %(now)s, %(now)s
+          FROM unnest(%(ids)s::uuid[], %(kinds)s::text[], %(digests)s::text[], %(sizes)s::bigint[], %(keys)s::text[])
+               AS n (id, kind, digest, size, storage_key)
+            ON CONFLICT DO NOTHING
+        """,
+        {
+            "project": project_id,
+            "now": now,
+            "ids": [blob.id for blob in blobs],
+            "kinds": [blob.kind for blob in blobs],
+            "digests": [blob.digest for blob in blobs],
+            "sizes": [blob.size for blob in blobs],
+            "keys": [blob.storage_key for blob in blobs],
+        },
+    )
