@@ -100,7 +100,7 @@ def null(folder: Path) -> Generator[Server]:
     """The server below, in a process of its own."""
     mark = f"--null={secrets.token_hex(8)}"
     with started([sys.executable, __file__, mark], "null server at ", folder / "null.log") as address:
-        token = grants.org_token(address, "main", datetime.now(UTC), secrets.token_urlsafe(32))
+        token = grants.org_token(address, "main", datetime.now(UTC), grants.new_secret(secrets.token_bytes(32)))
         yield Server("null", token, "main", mark)
 
 
