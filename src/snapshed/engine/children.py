@@ -57,9 +57,14 @@ class _Popen(popen_spawn_posix.Popen):
         try:
             command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=child_reads)
             inherited = [*self._fds, tracker, child_reads, child_end]
-            self._child = subprocess.Popen(
-                command, env=environment(), pass_fds=inherited, stdin=subprocess.DEVNULL, process_group=0
-            )
+            # A mask survives the exec, so the child is deaf to Ctrl-C from its first instruction on.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                self._child = subprocess.Popen(
+                    command, env=environment(), pass_fds=inherited, stdin=subprocess.DEVNULL, process_group=0
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self.pid = self._child.pid
             self.sentinel = sentinel
             with open(writer, "wb", closefd=False) as pipe:
