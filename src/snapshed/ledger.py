@@ -133,7 +133,9 @@ def _announce(resources: Resources, tx: Tx, owner: Owner, rows: list[NewBlob]) -
             session = sessions.lock_shared(tx, owner.session_id)
             if session is None or session.state != "open":
                 raise SessionOver("unknown" if session is None else session.state)
-            blobs.announce(tx, owner.project_id, rows, deadline, now, session_id=owner.session_id)
+            # A manifest is made of its artifact: what an earlier attempt of this create stored goes with the snapshot.
+            made_of = [session.artifact_id] if any(row.kind == "manifest" for row in rows) else []
+            blobs.announce(tx, owner.project_id, rows, deadline, now, session_id=owner.session_id, made_of=made_of)
         case ForComparison():
             sides = [owner.head_id, owner.base_id]
             if not snapshots.lock_unmarked(tx, sides) or not comparisons.lock_claimed(

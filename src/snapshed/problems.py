@@ -50,7 +50,7 @@ def sentence_of(error: SnapshedError) -> str:
     """What the caller is told."""
     if status_of(error) < 500 or isinstance(error, Unavailable | errors.Unsupported):
         return str(error)
-    return "Something that must never happen has happened; nothing was deleted. The operator has been told."
+    return "Something that must never happen has happened; everything is kept. The log has the details."
 
 
 def install(app: FastAPI, page: Page) -> None:
@@ -97,4 +97,4 @@ def install(app: FastAPI, page: Page) -> None:
     def unknown(request: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         reference = uuid.uuid4().hex[:12]
         _log.error("request broke", reference=reference, path=request.url.path, exc_info=error)
-        return answer(request, 500, f"Internal error; the log has it under {reference}. Nothing was deleted.", {})
+        return answer(request, 500, f"Internal error; the log has it under {reference}.", {})

@@ -32,7 +32,7 @@ from snapshed.traces import PostgresTraces
 PROTOCOL = 1
 """Raised when the rules of who may write or remove what change; an older worker then refuses to work."""
 
-_PURPOSES: tuple[Purpose, ...] = ("receipt", "upload", "sign_in")
+_PURPOSES: tuple[Purpose, ...] = ("receipt", "upload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,12 @@ def _installation(database: Database, store: Store) -> Installation:
     with database.transaction() as tx:
         installation.lock(tx)
         known = installation.find(tx)
+        if known is not None and in_store is None and installation.has_objects(tx):
+            # An empty store would confirm every removal, and receipts would be signed for bytes that stand elsewhere.
+            raise Broken(
+                "The database knows stored objects, but the object store is not this installation's: it is empty. "
+                "Nothing was changed; point SNAPSHED_STORE_URL back at its store, or copy the objects there first."
+            )
         if known is None and in_store is None:
             known = _found(tx)
     if known is None:

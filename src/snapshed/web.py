@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -65,6 +66,8 @@ def _refuse_foreign_hosts(built: FastAPI, host: str) -> None:
 
 def serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> None:
     """Serve until SIGTERM or SIGINT. Nothing of ours is left behind by an orderly stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     with opened(settings, connections=24) as resources, _listening(host, port) as listener:
         address = settings.url or f"http://{host}:{listener.getsockname()[1]}"
         once = access.first_start(resources, address)
@@ -88,6 +91,11 @@ def serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> Non
             server.run(sockets=[listener])
         finally:
             keeper.stop()
+
+
+def _leave(*_: object) -> None:
+    """A signal while we still open things: close what is open and leave in good order."""
+    raise SystemExit(0)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -132,6 +140,7 @@ class Keeper:
         self._with_worker = with_worker
         self._stopping = threading.Event()
         self._worker: subprocess.Popen[bytes] | None = None
+        self._asked_at = 0.0
         self._thread = threading.Thread(target=self._watch, name="keeper")
 
     def start(self) -> None:
@@ -141,6 +150,7 @@ class Keeper:
     def ask_to_stop(self) -> None:
         """Let the worker stop while the last requests are still being answered. Returns at once."""
         self._stopping.set()
+        self._asked_at = self._asked_at or time.monotonic()
         worker = self._worker
         if worker is not None:
             worker.terminate()
@@ -157,7 +167,7 @@ class Keeper:
             with suppress(OSError):
                 worker.stdin.close()
         try:
-            worker.wait(_STOP_SECONDS)
+            worker.wait(max(0.5, self._asked_at + _STOP_SECONDS - time.monotonic()))
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
@@ -168,15 +178,18 @@ class Keeper:
             try:
                 if self._resources.embedded is not None and self._resources.embedded.ensure_running():
                     _log.warning("database was down and has been started again")
-            except Unavailable as error:
-                _log.error("database cannot be started", error_class=error.code)
+            except (Unavailable, OSError) as error:
+                _log.error("database cannot be started", error_class=type(error).__name__)
             if self._with_worker and (self._worker is None or self._worker.poll() is not None):
                 if self._worker is not None:
                     _log.warning("worker died and is started again", status=self._worker.returncode)
                     self._stopping.wait(wait)
                     wait = min(wait * 2, 10.0)
                 if not self._stopping.is_set():
-                    self._worker = self._start_worker()
+                    try:
+                        self._worker = self._start_worker()
+                    except OSError as error:
+                        _log.error("worker cannot be started", error_class=type(error).__name__)
             self._stopping.wait(_WATCH_SECONDS)
 
     def _start_worker(self) -> subprocess.Popen[bytes]:

@@ -19,7 +19,7 @@ import structlog
 
 from snapshed import queue
 from snapshed.engine import Engine
-from snapshed.errors import SnapshedError, Unavailable
+from snapshed.errors import Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
@@ -146,7 +146,8 @@ class Worker:
             return step()
         except Unavailable as error:
             _log.warning("step put off", step=name, error_class=error.code)
-        except (SnapshedError, psycopg.Error):
+        except Exception:  # noqa: BLE001
+            # Whatever it is: the other steps go on, and so does this one next time.
             _log.exception("step failed", step=name)
         return 0
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
-from fixtures.world import World, digest, manifest
+from fixtures.world import World, a_world, digest, manifest
 
 from snapshed.domain import receipt
-from snapshed.errors import Conflict, Invalid, MissingImages, NotFound, PlanChanged
-from snapshed.work import deletion, receipts, snapshots, uploads
+from snapshed.errors import Broken, Conflict, Invalid, MissingImages, NotFound, PlanChanged
+from snapshed.ledger import Draft, sha256, store
+from snapshed.work import condemn, deletion, receipts, snapshots, uploads
 from snapshed.work.deletion import Filter
 
 SHARED, ONLY_A, ONLY_B = b"shared", b"only a", b"only b"
@@ -235,6 +237,67 @@ def test_the_same_request_id_is_one_deletion(world: World) -> None:
     one = world.delete(number, request_id="r1")
     assert world.delete(number, request_id="r1") == one
     assert world.count("deletion") == 1
+
+
+def test_a_request_id_of_another_order_deletes_nothing_and_tells_nothing(world: World) -> None:
+    """Two jobs choose the same id for different targets. Answering the second with the first one's receipt would tell it
+    that its target is gone."""
+    first, second = world.upload({"one.png": ONLY_A}), world.upload({"two.png": ONLY_B})
+    world.delete(first, request_id="nightly")
+    with pytest.raises(Conflict):
+        world.delete(second, request_id="nightly")
+    assert snapshots.find(world.resources, [world.project.id], second)
+
+
+def test_a_filter_asked_again_with_its_request_id_is_the_same_order_on_another_day(world: World) -> None:
+    world.upload({"one.png": ONLY_A})
+    asked: list[Any] = []
+    for _ in range(2):
+        chosen = Filter(older_than=world.clock() - timedelta(days=1), older_than_asked="1d")
+        asked.append(deletion.request(world.resources, world.order(filter=chosen, request_id="daily")))
+        world.clock.pass_time(timedelta(hours=5))
+    assert asked[0] == asked[1]
+
+
+def test_an_urgent_deletion_does_not_forget_an_image_whose_session_was_busy(world: World) -> None:
+    """The uploader is in the middle of a request when the condemning pass comes by, so its session cannot be cancelled
+    just then. The image must be looked at again, not when the session ends by itself hours later."""
+    number = world.upload({"one.png": ONLY_A})
+    session = world.begin()
+    world.ask(session, ONLY_A)
+    deletion_id = world.delete(number, urgent=True)
+    with psycopg.connect(world.resources.database.dsn) as busy:
+        busy.execute("SELECT 1 FROM session WHERE id = %s FOR SHARE", [session.session_id])
+        condemn.condemn(world.resources)
+        assert world.stored(ONLY_A) == {ONLY_A}
+        busy.rollback()
+    world.tidy()
+    assert world.receipt(deletion_id)["state"] == "complete"
+    assert world.files() == []
+
+
+def test_a_manifest_of_an_earlier_attempt_holds_the_receipt_open(world: World) -> None:
+    """A create died after it had stored its manifest; its repetition made the snapshot. That first copy names the
+    deleted images too, so no receipt is complete while it may stand."""
+    session = world.begin()
+    world.keep(session, ONLY_A)
+    store(world.resources, session, [Draft("manifest", sha256(b"earlier"), b"earlier")])
+    number = world.create({"one.png": ONLY_A})
+    deletion_id = world.delete(number)
+    assert world.receipt(deletion_id)["objects"]["manifest"]["released"] == 2
+    world.tidy()
+    assert world.receipt(deletion_id)["state"] == "removing", "its put may still land until its deadline"
+    world.clock.pass_time(timedelta(minutes=6))
+    world.tidy()
+    assert world.receipt(deletion_id)["state"] == "complete"
+    assert world.files() == []
+
+
+def test_a_store_that_is_not_this_installations_is_refused(world: World, dsn: str, tmp_path_factory: Any) -> None:
+    """An empty store confirms every removal; receipts would be signed for bytes that stand in the one left behind."""
+    world.upload({"one.png": ONLY_A})
+    with pytest.raises(Broken, match="empty"), a_world(dsn, tmp_path_factory.mktemp("elsewhere")):
+        pass
 
 
 def test_a_standing_tombstone_of_the_same_bytes_holds_the_receipt_open(world: World) -> None:

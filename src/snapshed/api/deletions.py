@@ -184,6 +184,7 @@ def _filter(resources: Resources, fields: dict[str, Any]) -> Filter | None:
         app_id=_text(named, "app_id", 255),
         branch=_text(named, "branch", 255),
         older_than=None if older_than is None else _moment(older_than, resources.now()),
+        older_than_asked=older_than,
     )
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = 130
     except Exception as error:  # noqa: BLE001  the last word before the shell
-        sys.stderr.write(f"snapshed: internal error ({type(error).__name__}); nothing was deleted. Please report it.\n")
+        sys.stderr.write(f"snapshed: internal error ({type(error).__name__}). Please report it.\n")
         status = BROKEN
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -55,7 +55,9 @@ def installation(data: Path | None) -> Generator[Resources]:
     logs.configure()
     settings = Settings.from_env(os.environ, data=data)
     with opened(settings, connections=4) as resources:
-        access.first_start(resources, settings.url or "http://127.0.0.1:8400")
+        address = settings.url or "http://127.0.0.1:8400"
+        if once := access.first_start(resources, address):
+            sys.stderr.write(f"This is a new installation. Once it is served, sign in once at {address}{once}\n")
         yield resources
 
 

@@ -14,7 +14,6 @@ from snapshed.db import rows
 from snapshed.db.pool import Tx
 
 Kind = Literal["image", "manifest", "comparison", "mask", "thumbnail", "archive", "file"]
-KINDS: tuple[Kind, ...] = ("image", "manifest", "comparison", "mask", "thumbnail", "archive", "file")
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,7 @@ def unjournaled(tx: Tx, limit: int) -> list[Deletion]:
 
 
 def open_ones(tx: Tx, limit: int) -> list[Deletion]:
-    """Deletions that are not complete, the oldest first."""
+    """Some deletions that are not complete, each time others."""
     return _select(tx, "open", limit=limit)
 
 
@@ -274,8 +274,10 @@ def _select(
                                AND (%(snapshot)s::bigint IS NULL OR snapshots @> ARRAY[%(snapshot)s::bigint])
                WHEN 'open' THEN state = 'removing'
                ELSE journaled_at IS NULL END
-         ORDER BY CASE WHEN %(by)s = 'org' THEN -extract(epoch FROM requested_at)
-                       ELSE extract(epoch FROM requested_at) END
+            -- Open ones in any order: those that cannot finish must not keep the others from being looked at.
+         ORDER BY CASE %(by)s WHEN 'org' THEN -extract(epoch FROM requested_at)
+                              WHEN 'open' THEN random()
+                              ELSE extract(epoch FROM requested_at) END
          LIMIT %(limit)s
         """,
         {

@@ -13,7 +13,7 @@ from uuid import UUID
 from snapshed.db import rows
 from snapshed.db.pool import Tx
 
-Purpose = Literal["receipt", "upload", "sign_in"]
+Purpose = Literal["receipt", "upload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,19 @@ def found(tx: Tx, installation_id: UUID, epoch: int, protocol: int, first_number
         {"id": installation_id, "epoch": epoch, "protocol": protocol, "now": now},
     )
     rows.run(tx, "SELECT setval('artifact_number', %(first)s, false)", {"first": first_number})
+
+
+def has_objects(tx: Tx) -> bool:
+    """Whether anything was ever stored, condemned or deleted here."""
+    return bool(
+        rows.value(
+            tx,
+            bool,
+            """
+            SELECT EXISTS (SELECT FROM blob) OR EXISTS (SELECT FROM tombstone) OR EXISTS (SELECT FROM deletion)
+            """,
+        )
+    )
 
 
 def lock(tx: Tx) -> None:

@@ -41,7 +41,9 @@ def _apply_missing(connection: psycopg.Connection[tuple[object, ...]], dsn: str)
     applied: list[str] = []
     if "procrastinate" not in done:
         # The queue ships its own schema. Applying it twice raises, so it has its own line in the ledger.
-        _apply_queue_schema(dsn)
+        # It commits on a connection of its own: a start that was killed in between left it applied.
+        if connection.execute("SELECT to_regclass('procrastinate_jobs')").fetchone() == (None,):
+            _apply_queue_schema(dsn)
         connection.execute("INSERT INTO migration (name) VALUES ('procrastinate')")
         applied.append("procrastinate")
     for name, text in _files():

@@ -214,15 +214,6 @@ def commit(tx: Tx, session_id: UUID, request_hash: str, number: int, now: dateti
     )
 
 
-def stop(tx: Tx, session_id: UUID, state: Literal["expired", "cancelled"]) -> None:
-    """Close a session without a snapshot. The caller ends its pins."""
-    rows.run(
-        tx,
-        "UPDATE session SET state = %(state)s WHERE id = %(id)s AND state = 'open'",
-        {"id": session_id, "state": state},
-    )
-
-
 def unpin(tx: Tx, session_ids: list[UUID]) -> None:
     """End every pin of these sessions; a trigger enqueues what they held."""
     rows.run(tx, "DELETE FROM pin WHERE session_id = ANY(%(ids)s)", {"ids": session_ids})
@@ -275,6 +266,25 @@ def cancel_for_urgent(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
         RETURNING id
         """,
         {"blobs": blob_ids},
+    )
+
+
+def urgently_wanted(tx: Tx, blob_ids: list[UUID]) -> set[UUID]:
+    """Those blobs that an open urgent deletion released and that only a pin keeps: its session could not be cancelled
+    yet, or came after the look."""
+    return set(
+        rows.column(
+            tx,
+            UUID,
+            """
+            SELECT DISTINCT p.blob_id FROM pin p
+              JOIN release r ON r.blob_id = p.blob_id
+              JOIN deletion d ON d.id = r.deletion_id AND d.urgent AND d.state = 'removing'
+             WHERE p.blob_id = ANY(%(blobs)s)
+               AND NOT EXISTS (SELECT FROM blob_reference f WHERE f.blob_id = p.blob_id OFFSET 0)
+            """,
+            {"blobs": blob_ids},
+        )
     )
 
 

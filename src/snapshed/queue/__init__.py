@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal, LiteralString, Self
 
+import psycopg
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
-from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import DeleteJobCondition
 
 from snapshed.db.pool import Tx
@@ -43,19 +44,31 @@ class Queue(AbstractContextManager["Queue"]):
 
     def defer(self, tx: Tx, task: TaskName, arguments: Mapping[str, str]) -> None:
         """Add a job in the caller's transaction."""
-        self._app.configure_task(task, connection=tx).defer(**arguments)
+        with _told():
+            self._app.configure_task(task, connection=tx).defer(**arguments)
 
     def defer_once(self, tx: Tx, task: TaskName, arguments: Mapping[str, str]) -> None:
         """Add a job unless one with the same arguments, added by this function, still waits."""
         lock = "/".join([task, *arguments.values()])
         # The conflict would abort the caller's transaction, so it happens inside a savepoint.
-        with suppress(AlreadyEnqueued), tx.transaction():
+        with _told(), suppress(AlreadyEnqueued), tx.transaction():
             self._app.configure_task(task, connection=tx, queueing_lock=lock).defer(**arguments)
 
     @staticmethod
     def wake(tx: Tx) -> None:
         """Wake the workers' tidying loop when this transaction commits."""
         tx.execute("SELECT pg_notify('snapshed_tidy', '')")
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """What goes wrong in the queue's own statements leaves as the driver's error, like that of any other statement."""
+    try:
+        yield
+    except ConnectorException as error:
+        if isinstance(error.__cause__, psycopg.Error):
+            raise error.__cause__ from error
+        raise
 
 
 def run_worker(
@@ -65,7 +78,8 @@ def run_worker(
     app = App(connector=PsycopgConnector(conninfo=dsn, min_size=1, max_size=4))
     for name, work in tasks.items():
         app.task(name=name)(work)
-    asyncio.run(_serve(app, stopping, concurrency))
+    with _told():
+        asyncio.run(_serve(app, stopping, concurrency))
 
 
 async def _serve(app: App, stopping: threading.Event, concurrency: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-from snapshed.db import access, blobs, comparisons, outbox, snapshots, tombstones
+from snapshed.db import access, blobs, comparisons, outbox, snapshots
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
@@ -92,8 +92,6 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
         error = f"The comparison did not succeed in {_ATTEMPTS} attempts; upload the head or the base again."
         comparisons.fail(tx, comparison_id, claim, error, now)
         return None
-    # What an earlier run announced and never committed is nobody's any more.
-    tombstones.condemn_pending(tx, tombstones.pending_of_comparison(tx, comparison_id), now, settled=False)
     head = snapshots.find_by_artifact(tx, comparison.head_id)
     base = snapshots.find_by_artifact(tx, comparison.base_id)
     if head is None or base is None:
@@ -133,10 +131,12 @@ def _run(
         for start in range(0, len(plan.pairs), _BATCH):
             batch = plan.pairs[start : start + _BATCH]
             results += _compare_batch(resources, engine, owner, sides, batch, alive)
-    counts = report.counts(results)
-    text = report.document(_side(sides.head), _side(sides.base), engine.ALGORITHM, results)
-    (stored,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
-    resources.database.run(lambda tx: _commit(resources, tx, owner, sides, results, counts, stored.id, engine, started))
+        counts = report.counts(results)
+        text = report.document(_side(sides.head), _side(sides.base), engine.ALGORITHM, results)
+        (stored,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
+        resources.database.run(
+            lambda tx: _commit(resources, tx, owner, sides, results, counts, stored.id, engine, started)
+        )
     resources.failpoints.reach("comparison.committed")
 
 

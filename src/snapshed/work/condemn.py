@@ -41,7 +41,8 @@ def _pass(resources: Resources, tx: Tx, limit: int) -> int:
     locked = tombstones.lock_unclaimed(tx, free)
     tombstones.condemn(tx, locked, resources.now())
     # A row that somebody holds right now keeps its candidate; "condemned" or "seen referenced or pinned" settles one.
-    skipped = set(free) - set(locked)
+    # So does one that an urgent deletion wants and a session still pins, until that session is met and cancelled.
+    skipped = (set(free) - set(locked)) | sessions.urgently_wanted(tx, ids)
     settled = [candidate.seq for candidate in candidates if candidate.blob_id not in skipped]
     tombstones.drop_candidates(tx, settled)
     resources.queue.wake(tx)

@@ -19,7 +19,7 @@ from snapshed.db.deletions import Deletion, Target
 from snapshed.db.pool import Tx
 from snapshed.db.releases import PreviewedBlob
 from snapshed.domain import ids, keys, receipt
-from snapshed.errors import Invalid, NotFound, PlanChanged, StoreUnavailable
+from snapshed.errors import Conflict, Invalid, NotFound, PlanChanged, StoreUnavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources
 
@@ -65,9 +65,11 @@ class Filter:
     app_id: str | None = None
     branch: str | None = None
     older_than: datetime | None = None
+    older_than_asked: str | None = None
 
     def as_asked(self) -> dict[str, str]:
-        older = receipt.moment(self.older_than)
+        """The conditions in the words they were asked with: `30d` stays `30d`, whenever it is asked again."""
+        older = self.older_than_asked or receipt.moment(self.older_than)
         said = {"app_id": self.app_id, "branch": self.branch, "older_than": older}
         return {field: value for field, value in said.items() if value is not None}
 
@@ -180,6 +182,8 @@ def _mark(resources: Resources, tx: Tx, order: Order) -> _Marked:
         deletions.lock_requests(tx, order.org_id)
         before = deletions.find_by_request(tx, order.org_id, order.request_id)
         if before is not None:
+            if (before.requested_by, before.target) != (order.requested_by, order.target):
+                raise Conflict("This request_id belongs to another deletion; nothing was deleted. Choose a new one.")
             return _Marked(before.id, is_new=False, is_released=False)
     now = resources.now()
     targets = _locked_targets(tx, order)
@@ -269,12 +273,13 @@ def journal(resources: Resources, deletion_id: UUID) -> bool:
         _log.warning("deletion not journaled yet", deletion=str(deletion.id), error_class=failed.code)
         return False
 
+    resources.failpoints.reach("deletion.journaled")
+
     def note(tx: Tx) -> None:
         deletions.journaled(tx, deletion.id, resources.now())
         resources.queue.wake(tx)
 
     resources.database.run(note)
-    resources.failpoints.reach("deletion.journaled")
     return True
 
 
@@ -282,7 +287,12 @@ def journal_waiting(resources: Resources, limit: int = 100) -> int:
     """Journal what could not be journaled when it was asked for. Returns how many entries were written."""
     with resources.database.transaction() as tx:
         waiting = deletions.unjournaled(tx, limit)
-    return sum(journal(resources, deletion.id) for deletion in waiting)
+    written = 0
+    for deletion in waiting:
+        if not journal(resources, deletion.id):
+            break  # a store that does not answer is asked again next time, not a hundred times now
+        written += 1
+    return written
 
 
 # --- Letting go ---------------------------------------------------------------------------------------------------------

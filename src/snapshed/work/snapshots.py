@@ -62,7 +62,17 @@ def create(
         return Created(decided.repeated, len(wanted.images))
     session = decided.session
     assert session is not None  # noqa: S101  _decide gives one or the other
-    number = _commit_with(resources, project, principal, wanted, request_hash, session)
+    try:
+        number = _commit_with(resources, project, principal, wanted, request_hash, session)
+    except SessionOver:
+        # The same request, sent twice and overlapping: the other one has committed with this session meanwhile.
+        with resources.database.transaction() as tx:
+            made = sessions.remembered_of(tx, session.id, request_hash)
+        if made is None:
+            raise
+        if not made.present:
+            raise _deleted_since(made.number) from None
+        number = made.number
     return Created(number, len(wanted.images))
 
 

@@ -16,7 +16,7 @@ COMMENT ON COLUMN installation.address IS 'Where serve last answered; new tokens
 
 CREATE TABLE signing_key (
     kid          text PRIMARY KEY,
-    purpose      text NOT NULL CHECK (purpose IN ('receipt', 'upload', 'sign_in')),
+    purpose      text NOT NULL CHECK (purpose IN ('receipt', 'upload')),
     private_pem  text NOT NULL,
     public_pem   text NOT NULL,
     created_at   timestamptz NOT NULL
@@ -370,7 +370,6 @@ CREATE TABLE trace_removal (
     deletion_id       uuid NOT NULL REFERENCES deletion,
     trace_id          uuid NOT NULL,
     not_final_before  timestamptz NOT NULL,
-    rows              bigint NOT NULL DEFAULT 0,
     removed_at        timestamptz,
     PRIMARY KEY (deletion_id, trace_id)
 );
