@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -239,13 +240,14 @@ def test_the_same_request_id_is_one_deletion(world: World) -> None:
     assert world.count("deletion") == 1
 
 
-def test_a_request_id_of_another_order_deletes_nothing_and_tells_nothing(world: World) -> None:
-    """Two jobs choose the same id for different targets. Answering the second with the first one's receipt would tell it
-    that its target is gone."""
+def test_a_request_id_of_somebody_else_deletes_nothing_and_tells_nothing(world: World) -> None:
+    """Two jobs with tokens of their own choose the same id. The second must neither be shown the first one's receipt nor
+    be told that its own target is gone."""
     first, second = world.upload({"one.png": ONLY_A}), world.upload({"two.png": ONLY_B})
     world.delete(first, request_id="nightly")
+    other = replace(world.order(snapshots=[second], request_id="nightly"), requested_by="token:other")
     with pytest.raises(Conflict):
-        world.delete(second, request_id="nightly")
+        deletion.request(world.resources, other)
     assert snapshots.find(world.resources, [world.project.id], second)
 
 

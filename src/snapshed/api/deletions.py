@@ -143,6 +143,7 @@ def _order(resources: Resources, actor: Actor, org: str, fields: dict[str, Any])
         urgent=urgent,
         request_id=_text(fields, "request_id", 200),
         plan=_text(fields, "plan", 64),
+        is_for_all_projects=actor.project_id is None,
     )
 
 

@@ -35,7 +35,8 @@ _log = logger("deletion")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One deletion as it was asked for. Exactly one of the targets is given; `projects` are those it may reach."""
+    """One deletion as it was asked for. Exactly one of the targets is given; `projects` are those it may reach, and
+    `is_for_all_projects` says that whoever asks reaches the whole organization."""
 
     org_id: int
     projects: Sequence[Project]
@@ -47,6 +48,7 @@ class Order:
     urgent: bool = False
     request_id: str | None = None
     plan: str | None = None
+    is_for_all_projects: bool = False
 
     @property
     def target(self) -> dict[str, Any]:
@@ -182,7 +184,9 @@ def _mark(resources: Resources, tx: Tx, order: Order) -> _Marked:
         deletions.lock_requests(tx, order.org_id)
         before = deletions.find_by_request(tx, order.org_id, order.request_id)
         if before is not None:
-            if (before.requested_by, before.target) != (order.requested_by, order.target):
+            # The id is what counts, whatever else is asked with it; but nobody is shown somebody else's receipt.
+            within = order.is_for_all_projects or before.project_id in {project.id for project in order.projects}
+            if before.requested_by != order.requested_by or not within:
                 raise Conflict("This request_id belongs to another deletion; nothing was deleted. Choose a new one.")
             return _Marked(before.id, is_new=False, is_released=False)
     now = resources.now()
