@@ -146,8 +146,9 @@ class Tour:
             self._output.say(f"Sign in once at       {once}")
         self._output.say(f"The comparison is at  {server.page(number)}")
         self._output.say(f"Its data folder is    {self._local.data}")
-        self._output.say("Press Ctrl-C to stop it and remove the folder.")
         try:
+            # Inside: whoever is told to press Ctrl-C may be quick.
+            self._output.say("Press Ctrl-C to stop it and remove the folder.")
             while self._local.is_running:
                 time.sleep(0.5)
         except KeyboardInterrupt:
