@@ -33,6 +33,8 @@ NAMES = (
     "removal.confirmed",
     "session.expired",
     "receipt.closed",
+    "hold.stored",
+    "hold.committed",
 )
 """Each is passed just after what it says; the crash table of ARCHITECTURE.md has a line for each."""
 

@@ -18,6 +18,9 @@ from snapshed.db.pool import Tx
 from snapshed.errors import OwnerGone, SessionOver, SnapshedError
 from snapshed.resources import Resources
 
+_OF_ONE_ARTIFACT = ("manifest", "file")
+"""Kinds that belong to the artifact a session makes, and are never shared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -49,7 +52,17 @@ class ForComparison:
     project_id: int
 
 
-Owner = ForSession | ForComparison
+@dataclass(frozen=True, slots=True)
+class ForArtifact:
+    """Objects made for an artifact after its commit, such as a manifest that carries a hold. What nobody confirms
+    within its put deadline is condemned, and so is all of it when the artifact is deleted."""
+
+    artifact_id: UUID
+    org_id: int
+    project_id: int
+
+
+Owner = ForSession | ForComparison | ForArtifact
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -133,8 +146,8 @@ def _announce(resources: Resources, tx: Tx, owner: Owner, rows: list[NewBlob]) -
             session = sessions.lock_shared(tx, owner.session_id)
             if session is None or session.state != "open":
                 raise SessionOver("unknown" if session is None else session.state)
-            # A manifest is made of its artifact: what an earlier attempt of this create stored goes with the snapshot.
-            made_of = [session.artifact_id] if any(row.kind == "manifest" for row in rows) else []
+            # They are made of their artifact: what an earlier attempt of this create stored goes with the artifact.
+            made_of = [session.artifact_id] if any(row.kind in _OF_ONE_ARTIFACT for row in rows) else []
             blobs.announce(tx, owner.project_id, rows, deadline, now, session_id=owner.session_id, made_of=made_of)
         case ForComparison():
             sides = [owner.head_id, owner.base_id]
@@ -143,6 +156,11 @@ def _announce(resources: Resources, tx: Tx, owner: Owner, rows: list[NewBlob]) -
             ):
                 raise OwnerGone("The snapshot this was being made for is deleted, or another worker has taken over.")
             blobs.announce(tx, owner.project_id, rows, deadline, now, comparison_id=owner.comparison_id, made_of=sides)
+        case ForArtifact():
+            only = [owner.artifact_id]
+            if not snapshots.lock_unmarked(tx, only):
+                raise OwnerGone("The snapshot this was being made for is deleted.")
+            blobs.announce(tx, owner.project_id, rows, deadline, now, artifact_id=owner.artifact_id, made_of=only)
 
 
 def _finalise(resources: Resources, tx: Tx, owner: ForSession, rows: Sequence[NewBlob]) -> str:

@@ -327,6 +327,26 @@ class Project:
     def deletions_path(self) -> str:
         return f"/api/0/organizations/{self.org}/deletions/"
 
+    @property
+    def holds_path(self) -> str:
+        return f"/api/0/organizations/{self.org}/holds/"
+
+    @property
+    def builds_path(self) -> str:
+        return f"/api/0/projects/{self.org}/{self.slug}/preprodartifacts/builds/"
+
+    def build_path(self, number: int | str) -> str:
+        return f"/api/0/organizations/{self.org}/preprodartifacts/builds/{number}/"
+
+    def build(self, data: bytes, **said: str) -> int:
+        """Upload a file as a build and return its number."""
+        said = {"app_id": "app", "file_name": "app.apk", **said}
+        answer = self.service.http.post(
+            self.builds_path, params=said, content=data, headers={"authorization": f"Bearer {self.token}"}
+        )
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["artifactId"])
+
     def snapshot_path(self, number: int | str) -> str:
         return f"/api/0/organizations/{self.org}/preprodartifacts/snapshots/{number}/"
 

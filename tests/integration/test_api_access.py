@@ -31,6 +31,8 @@ class Target:
     project: Project
     snapshot: int
     deletion: str
+    build: int
+    """Held, so that no test deletes it."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def make_target(service: Service, org: str) -> Target:
     gone = project.snapshot({"a.png": png("gone")})
     deletion = project.delete(gone)["id"]
     service.settle()
-    return Target(project, project.snapshot({"a.png": png("here")}), deletion)
+    build = project.build(b"an app")
+    assert project.ask("POST", project.holds_path, json={"snapshot": build, "reason": "kept"}).status_code == 201
+    return Target(project, project.snapshot({"a.png": png("here")}), deletion, build)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ ROUTES = [
         lambda at: at.project.deletions_path,
         "delete",
         200,
-        lambda at: {"project": at.project.slug, "everything": True, "dry_run": True},
+        lambda at: {"project": at.project.slug, "filter": {"app_id": "web"}, "dry_run": True},
         template="/api/0/organizations/{org}/deletions/",
     ),
     Route(
@@ -155,8 +159,62 @@ ROUTES = [
         200,
         template="/api/0/organizations/{org}/deletions/{deletion_id}/verification",
     ),
+    Route(
+        "preview of a withdrawal",
+        "POST",
+        lambda at: at.project.deletions_path,
+        "delete",
+        200,
+        lambda at: {"project": at.project.slug, "image": sha(png("here")), "dry_run": True},
+        template="/api/0/organizations/{org}/deletions/",
+    ),
+    Route(
+        "upload a build",
+        "POST",
+        lambda at: f"{at.project.builds_path}?app_id=app&file_name=more.apk",
+        "upload",
+        201,
+        template="/api/0/projects/{org}/{project}/preprodartifacts/builds/",
+    ),
+    Route(
+        "build",
+        "GET",
+        lambda at: at.project.build_path(at.build),
+        "read",
+        200,
+        template="/api/0/organizations/{org}/preprodartifacts/builds/{number}/",
+    ),
+    Route(
+        "file of a build",
+        "GET",
+        lambda at: f"{at.project.build_path(at.build)}file",
+        "read",
+        200,
+        template="/api/0/organizations/{org}/preprodartifacts/builds/{number}/file",
+    ),
+    Route(
+        "delete a held build",
+        "DELETE",
+        lambda at: at.project.build_path(at.build),
+        "delete",
+        409,
+        template="/api/0/organizations/{org}/preprodartifacts/builds/{number}/",
+    ),
+    Route(
+        "hold",
+        "POST",
+        lambda at: at.project.holds_path,
+        "delete",
+        201,
+        lambda at: {"snapshot": str(at.build), "reason": "kept longer"},
+        template="/api/0/organizations/{org}/holds/",
+    ),
 ]
-LISTS = {"/api/0/organizations/{org}/deletions/", "/api/0/organizations/{org}/preprodartifacts/snapshots/by-commit/"}
+LISTS = {
+    "/api/0/organizations/{org}/deletions/",
+    "/api/0/organizations/{org}/holds/",
+    "/api/0/organizations/{org}/preprodartifacts/snapshots/by-commit/",
+}
 """Routes that answer with what the asker may see, so that there is nothing foreign to ask for."""
 
 
@@ -199,17 +257,32 @@ def test_deleting_a_snapshot_needs_the_scope_for_it(service: Service, scope: Sco
     assert (project.ask("GET", project.snapshot_path(number)).status_code == 404) == includes(scope, "delete")
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+def test_releasing_a_hold_needs_the_scope_to_delete_and_to_see_it(service: Service, scope: Scope) -> None:
+    project = service.new_project()
+    build = project.build(b"held")
+    hold = project.ask("POST", project.holds_path, json={"snapshot": build, "reason": "kept"}).json()["id"]
+    path = f"{project.holds_path}{hold}/"
+    assert project.seen_with(in_another_project(service)).ask("DELETE", path).status_code == 404
+    assert project.seen_with(in_another_organization(service)).ask("DELETE", path).status_code == 404
+    mine = project.seen_with(service.token(scope, project=project.slug))
+    assert [found["id"] for found in mine.get(project.holds_path)] == [hold]
+    assert mine.ask("DELETE", path).status_code == (204 if includes(scope, "delete") else 403)
+
+
 def test_scopes_add_up(service: Service, target: Target) -> None:
     token = service.token("upload", "review", project=target.project.slug)
     told = {route.name: ask(route, target, token).status_code for route in ROUTES}
     refused = {name for name, status in told.items() if status == 403}
-    assert refused == {"preview", "preview by project", "urgent"}
+    assert refused == {
+        "preview", "preview by project", "preview of a withdrawal", "urgent", "delete a held build", "hold"
+    }  # fmt: skip
 
 
 def test_every_route_of_the_organization_is_in_the_matrix(service: Service) -> None:
     """A new route that nobody thought about here fails this test."""
     paths = service.http.get("/openapi.json").json()["paths"]
-    known = {route.template for route in ROUTES} | LISTS
+    known = {route.template for route in ROUTES} | LISTS | {"/api/0/organizations/{org}/holds/{hold_id}/"}
     assert {path for path in paths if path.startswith("/api/")} == known
 
 
@@ -232,14 +305,18 @@ def test_what_belongs_to_another_project_is_the_same_404_as_what_is_absent(
     """Whoever may not see it learns nothing from the answer, not even with too little scope."""
     mine = service.new_project()
     token = service.token(scope, project=mine.slug)
-    nowhere = Target(Project(service, "main", "p999999", 0, 0, ""), 999_999_999, "0197a000-0000-7000-8000-000000000000")
+    nowhere = Target(
+        Project(service, "main", "p999999", 0, 0, ""), 999_999_999, "0197a000-0000-7000-8000-000000000000", 999_999_999
+    )
     foreign, absent = ask(route, target, token), ask(route, nowhere, token)
-    if scope == "read" and route.method == "POST" and route.path(target) == target.project.deletions_path:
+    orders = (target.project.deletions_path, target.project.holds_path)
+    if scope == "read" and route.method == "POST" and route.path(target) in orders:
         # Who may delete nothing at all is told so before anything is looked up.
         assert (foreign.status_code, absent.status_code) == (403, 403)
         return
     assert (foreign.status_code, absent.status_code) == (404, 404)
-    assert foreign.text.replace(str(target.snapshot), "N") == absent.text.replace("999999999", "N")
+    hidden = foreign.text.replace(str(target.snapshot), "N").replace(str(target.build), "N")
+    assert hidden == absent.text.replace("999999999", "N")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
@@ -248,7 +325,10 @@ def test_another_organization_is_the_same_404_as_one_that_is_absent(
 ) -> None:
     token = in_another_organization(service)
     nowhere = Target(
-        Project(service, "nobody", "p999999", 0, 0, ""), 999_999_999, "0197a000-0000-7000-8000-000000000000"
+        Project(service, "nobody", "p999999", 0, 0, ""),
+        999_999_999,
+        "0197a000-0000-7000-8000-000000000000",
+        999_999_999,
     )
     foreign, absent = ask(route, target, token), ask(route, nowhere, token)
     assert (foreign.status_code, absent.status_code) == (404, 404)
@@ -306,7 +386,7 @@ def test_a_revoked_token_is_a_401_at_once(service: Service) -> None:
     (token_id,) = [item.id for item in access.list_tokens(service.resources) if item.name == "to be revoked"]
     access.revoke_token(service.resources, token_id)
     for route in ROUTES:
-        assert ask(route, Target(seen, 1, "x"), token).status_code == 401, route.name
+        assert ask(route, Target(seen, 1, "x", 1), token).status_code == 401, route.name
 
 
 def test_a_revoked_token_signs_its_browsers_out(service: Service) -> None:

@@ -14,7 +14,7 @@ from snapshed.domain import receipt
 from snapshed.errors import Broken, Conflict, Invalid, MissingImages, NotFound, PlanChanged
 from snapshed.ledger import Draft, sha256, store
 from snapshed.work import condemn, deletion, receipts, snapshots, uploads
-from snapshed.work.deletion import Filter
+from snapshed.work.deletion import Filter, releasing
 
 SHARED, ONLY_A, ONLY_B = b"shared", b"only a", b"only b"
 
@@ -218,7 +218,7 @@ def test_a_large_deletion_hides_everything_at_once_and_releases_in_steps(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = [world.upload({f"{item}.png": str(item).encode()}) for item in range(7)]
-    monkeypatch.setattr(deletion, "_STEP_ARTIFACTS", 2)
+    monkeypatch.setattr(releasing, "_STEP_ARTIFACTS", 2)
 
     deletion_id = deletion.request(world.resources, world.order(everything=True))
 

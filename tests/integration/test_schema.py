@@ -60,7 +60,7 @@ def test_a_column_that_holds_a_blob_id_is_a_foreign_key(world: World) -> None:
             """
             SELECT table_name, column_name FROM information_schema.columns
              WHERE table_schema = 'public' AND data_type = 'uuid'
-               AND column_name IN ('blob_id', 'image_id', 'manifest_id', 'report_id', 'mask_id')
+               AND column_name IN ('blob_id', 'image_id', 'manifest_id', 'report_id', 'mask_id', 'file_id')
                AND table_name IN (SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE')
             """
         ).fetchall()

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from snapshed.auth import Asker, Res, check_org, project_of, projects_of, require
 from snapshed.bodies import Body, spooled
 from snapshed.db.access import Project
+from snapshed.domain.keys import is_digest
 from snapshed.errors import Invalid, NotFound
 from snapshed.resources import Resources
 from snapshed.work import deletion, receipts
@@ -29,7 +30,8 @@ MOST_SNAPSHOTS = 1000
 _MOST_BODY = 2**20
 _MOST_REASON = 1000
 
-_FIELDS = {"snapshots", "project", "filter", "everything", "reason", "urgent", "request_id", "dry_run", "plan"}
+_TARGETS = ("snapshots", "filter", "everything", "image")
+_FIELDS = {*_TARGETS, "project", "reason", "urgent", "request_id", "dry_run", "plan"}
 _FILTER_FIELDS = {"app_id", "branch", "older_than"}
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -42,7 +44,8 @@ Number = Annotated[int, Query(ge=0, lt=2**63)]
 
 @router.post("/", status_code=202)
 def order(org: str, resources: Res, actor: Asker, body: Sent) -> JSONResponse:
-    """Delete one target, or with `dry_run` say what would go: snapshots, a filter, or everything of a project."""
+    """Delete one target, or with `dry_run` say what would go: snapshots, what fits a filter, everything of a project, or
+    one image, which is withdrawn from every snapshot that names it."""
     check_org(actor, org)
     require(actor, "delete")
     fields = _fields(body)
@@ -126,9 +129,10 @@ def _order(resources: Resources, actor: Actor, org: str, fields: dict[str, Any])
     urgent = _flag(fields, "urgent")
     if urgent:
         require(actor, "admin")
-    targets = [field for field in ("snapshots", "filter", "everything") if field in fields]
-    if len(targets) != 1:
-        raise Invalid("A deletion has exactly one target: snapshots, or a project with a filter or everything.")
+    if len([field for field in _TARGETS if field in fields]) != 1:
+        raise Invalid(
+            "A deletion has exactly one target: snapshots, or a project with a filter, an image, or everything."
+        )
     numbers = _numbers(fields)
     if numbers and "project" in fields:
         raise Invalid("Snapshots are named by their ids alone; leave the project out.")
@@ -139,6 +143,7 @@ def _order(resources: Resources, actor: Actor, org: str, fields: dict[str, Any])
         snapshots=numbers,
         filter=_filter(resources, fields),
         everything=_flag(fields, "everything"),
+        image=_image(fields),
         reason=_text(fields, "reason", _MOST_REASON),
         urgent=urgent,
         request_id=_text(fields, "request_id", 200),
@@ -169,6 +174,15 @@ def _numbers(fields: dict[str, Any]) -> list[int]:
             raise NotFound(f"Snapshot not found: {text[:40]}")
         numbers.append(int(text))
     return numbers
+
+
+def _image(fields: dict[str, Any]) -> str | None:
+    if "image" not in fields:
+        return None
+    digest = fields["image"]
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise Invalid("The field image must be the file's SHA-256, 64 lower-case hexadecimal digits.")
+    return digest
 
 
 def _filter(resources: Resources, fields: dict[str, Any]) -> Filter | None:

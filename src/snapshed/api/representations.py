@@ -43,6 +43,7 @@ def details_document(details: Details, now: datetime, *, compact: bool) -> Docum
         "image_count": snapshot.image_count,
         "diff_threshold": snapshot.diff_threshold,
         "comparison_state": state,
+        "lost_base_artifact_id": None if snapshot.lost_base is None else str(snapshot.lost_base),
         "comparison_error_message": details.comparison.error if details.comparison and state == "failed" else None,
         "approval_status": _approval(details),
         "approvers": [
@@ -100,6 +101,7 @@ def _image(image: Image) -> Document:
         "canvas_theme": image.facts.get("canvas_theme"),
         "tags": image.facts.get("tags"),
         "description": image.facts.get("description"),
+        **({"withdrawn": True} if image.image_id is None else {}),
     }
 
 

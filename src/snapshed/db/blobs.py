@@ -117,6 +117,7 @@ def announce(
     *,
     session_id: UUID | None = None,
     comparison_id: UUID | None = None,
+    artifact_id: UUID | None = None,
     made_of: list[UUID] | None = None,
 ) -> None:
     """Write objects down before their first byte. The caller holds the owner's lock."""
@@ -124,9 +125,9 @@ def announce(
         tx,
         """
         INSERT INTO blob (id, project_id, kind, digest, size, storage_key, state, put_deadline, session_id,
-                          comparison_id, made_of, announced_at)
+                          comparison_id, artifact_id, made_of, announced_at)
         SELECT n.id, %(project)s, n.kind, n.digest, n.size, n.storage_key, 'pending', %(deadline)s, %(session)s,
-               %(comparison)s, %(made_of)s, %(now)s
+               %(comparison)s, %(artifact)s, %(made_of)s, %(now)s
           FROM unnest(%(ids)s::uuid[], %(kinds)s::text[], %(digests)s::text[], %(sizes)s::bigint[], %(keys)s::text[])
                AS n (id, kind, digest, size, storage_key)
          ORDER BY n.id
@@ -136,6 +137,7 @@ def announce(
             "deadline": deadline,
             "session": session_id,
             "comparison": comparison_id,
+            "artifact": artifact_id,
             "made_of": made_of or [],
             "now": now,
             "ids": [blob.id for blob in blobs],
@@ -172,7 +174,7 @@ def make_live(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
         tx,
         UUID,
         """
-        UPDATE blob SET state = 'live', put_deadline = NULL, session_id = NULL, comparison_id = NULL
+        UPDATE blob SET state = 'live', put_deadline = NULL, session_id = NULL, comparison_id = NULL, artifact_id = NULL
          WHERE id = ANY(%(ids)s) AND state = 'pending'
         RETURNING id
         """,

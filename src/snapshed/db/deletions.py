@@ -45,6 +45,11 @@ class Deletion:
     verified_at: datetime | None
     receipt: dict[str, Any] | None
 
+    @property
+    def withdrawn_digest(self) -> str | None:
+        """The digest of the image that is withdrawn; None where whole artifacts are deleted."""
+        return self.target.get("image")
+
 
 @dataclass(frozen=True, slots=True)
 class TraceTally:
@@ -79,10 +84,11 @@ def targets_by_filter(
         Target,
         """
         SELECT a.id AS artifact_id, a.number, a.project_id
-          FROM artifact a LEFT JOIN snapshot s ON s.artifact_id = a.id
+          FROM artifact a
+          LEFT JOIN snapshot s ON s.artifact_id = a.id LEFT JOIN build d ON d.artifact_id = a.id
          WHERE a.project_id = %(project)s AND a.deletion_id IS NULL
            AND (%(app)s::text IS NULL OR a.app_id = %(app)s)
-           AND (%(branch)s::text IS NULL OR s.head_ref = %(branch)s)
+           AND (%(branch)s::text IS NULL OR coalesce(s.head_ref, d.head_ref) = %(branch)s)
            AND (%(older)s::timestamptz IS NULL OR a.created_at < %(older)s)
          ORDER BY a.id
         """,
@@ -91,18 +97,20 @@ def targets_by_filter(
 
 
 def count_rows(tx: Tx, artifact_ids: list[UUID]) -> dict[str, int]:
-    """How many rows of each public kind belong to these artifacts."""
+    """How many rows of each public kind belong to these artifacts; builds are counted where there are any."""
     row = tx.execute(
         """
         SELECT (SELECT count(*) FROM snapshot WHERE artifact_id = ANY(%(ids)s)),
                (SELECT count(*) FROM snapshot_image WHERE artifact_id = ANY(%(ids)s)),
                (SELECT count(*) FROM comparison WHERE head_id = ANY(%(ids)s) OR base_id = ANY(%(ids)s)),
-               (SELECT count(*) FROM approval WHERE artifact_id = ANY(%(ids)s))
+               (SELECT count(*) FROM approval WHERE artifact_id = ANY(%(ids)s)),
+               (SELECT count(*) FROM build WHERE artifact_id = ANY(%(ids)s))
         """,
         {"ids": artifact_ids},
     ).fetchone()
     assert row is not None  # noqa: S101  a SELECT without FROM has one row
-    return dict(zip(("snapshots", "snapshot_images", "comparisons", "approvals"), row, strict=True))
+    counts: dict[str, int] = dict(zip(("snapshots", "snapshot_images", "comparisons", "approvals"), row, strict=False))
+    return counts | ({"builds": row[4]} if row[4] else {})
 
 
 def add(tx: Tx, deletion: Deletion) -> None:
@@ -208,14 +216,17 @@ def next_marked(tx: Tx, deletion_id: UUID, most_artifacts: int, most_images: int
 
 
 def unreleased(tx: Tx, limit: int) -> list[UUID]:
-    """Deletions with marked artifacts left, the oldest first."""
+    """Deletions with marked artifacts left: those of people before those of rules, every project in turn, the oldest
+    first."""
     return rows.column(
         tx,
         UUID,
         """
         SELECT d.id FROM deletion d
          WHERE d.state = 'removing' AND EXISTS (SELECT FROM artifact a WHERE a.deletion_id = d.id)
-         ORDER BY d.requested_at LIMIT %(limit)s
+         ORDER BY d.requested_by LIKE 'rule:%%',
+                  row_number() OVER (PARTITION BY d.project_id ORDER BY d.requested_at), d.requested_at
+         LIMIT %(limit)s
         """,
         {"limit": limit},
     )

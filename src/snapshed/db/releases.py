@@ -70,6 +70,8 @@ def release(tx: Tx, deletion_id: UUID, artifact_ids: list[UUID], comparison_ids:
             SELECT image_id AS blob_id FROM snapshot_image
              WHERE artifact_id = ANY(%(artifacts)s) AND image_id IS NOT NULL
             UNION SELECT manifest_id FROM snapshot WHERE artifact_id = ANY(%(artifacts)s)
+            UNION SELECT file_id FROM build WHERE artifact_id = ANY(%(artifacts)s)
+            UNION SELECT manifest_id FROM build WHERE artifact_id = ANY(%(artifacts)s)
             UNION SELECT report_id FROM comparison WHERE id = ANY(%(comparisons)s) AND report_id IS NOT NULL
             UNION SELECT mask_id FROM comparison_image
              WHERE comparison_id = ANY(%(comparisons)s) AND mask_id IS NOT NULL
@@ -80,15 +82,15 @@ def release(tx: Tx, deletion_id: UUID, artifact_ids: list[UUID], comparison_ids:
         ), digests AS (
             SELECT DISTINCT b.project_id, b.digest FROM blob b JOIN named n ON n.blob_id = b.id WHERE b.kind = 'image'
         ), let_go AS (
-            SELECT b.id, b.kind, b.digest, b.size AS bytes, b.storage_key
+            SELECT b.id, b.project_id, b.kind, b.digest, b.size AS bytes, b.storage_key
               FROM blob b JOIN (SELECT blob_id FROM named UNION SELECT blob_id FROM made) x ON x.blob_id = b.id
             UNION
             -- Condemned already, and its bytes may still stand: something made of the artifacts ...
-            SELECT t.blob_id, t.kind, t.digest, t.bytes, t.storage_key
+            SELECT t.blob_id, t.project_id, t.kind, t.digest, t.bytes, t.storage_key
               FROM tombstone t WHERE t.made_of <> '{}' AND t.made_of && %(artifacts)s::uuid[]
             UNION
             -- ... or the same bytes under another key, the loser of two uploads at once.
-            SELECT t.blob_id, t.kind, t.digest, t.bytes, t.storage_key
+            SELECT t.blob_id, t.project_id, t.kind, t.digest, t.bytes, t.storage_key
               FROM tombstone t JOIN digests d ON d.project_id = t.project_id AND d.digest = t.digest
         ), written AS (
             INSERT INTO release (deletion_id, blob_id, kind, digest, bytes, storage_key)
@@ -96,7 +98,8 @@ def release(tx: Tx, deletion_id: UUID, artifact_ids: list[UUID], comparison_ids:
                 ON CONFLICT (deletion_id, blob_id) DO NOTHING
             RETURNING blob_id
         )
-        INSERT INTO candidate (blob_id, cause) SELECT blob_id, 'release' FROM written
+        INSERT INTO candidate (blob_id, project_id, cause)
+        SELECT w.blob_id, l.project_id, 'release' FROM written w JOIN let_go l ON l.id = w.blob_id
         """,
         {"deletion": deletion_id, "artifacts": artifact_ids, "comparisons": comparison_ids},
     )
@@ -120,10 +123,23 @@ def pending_derived(tx: Tx, artifact_ids: list[UUID], comparison_ids: list[UUID]
 def delete_rows(tx: Tx, artifact_ids: list[UUID], comparison_ids: list[UUID]) -> None:
     """Remove the rows themselves, references first and the root last. Triggers enqueue every blob they named."""
     ids = {"artifacts": artifact_ids, "comparisons": comparison_ids}
+    # Heads that stay are told that the base they were compared with is gone.
+    rows.run(
+        tx,
+        """
+        UPDATE snapshot s SET lost_base = b.number
+          FROM comparison c JOIN artifact b ON b.id = c.base_id
+         WHERE c.id = ANY(%(comparisons)s) AND c.base_id = ANY(%(artifacts)s) AND s.artifact_id = c.head_id
+           AND s.artifact_id <> ALL(%(artifacts)s)
+        """,
+        ids,
+    )
     rows.run(tx, "DELETE FROM comparison_image WHERE comparison_id = ANY(%(comparisons)s)", ids)
     rows.run(tx, "DELETE FROM comparison WHERE id = ANY(%(comparisons)s)", ids)
     rows.run(tx, "DELETE FROM snapshot_image WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM snapshot WHERE artifact_id = ANY(%(artifacts)s)", ids)
+    rows.run(tx, "DELETE FROM build WHERE artifact_id = ANY(%(artifacts)s)", ids)
+    rows.run(tx, "DELETE FROM hold WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM approval WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM trace_due WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM artifact WHERE id = ANY(%(artifacts)s)", ids)
@@ -241,6 +257,8 @@ def preview(tx: Tx, artifact_ids: list[UUID]) -> list[PreviewedBlob]:
         ), named AS (
             SELECT image_id AS blob_id FROM snapshot_image WHERE artifact_id = ANY(%(ids)s) AND image_id IS NOT NULL
             UNION SELECT manifest_id FROM snapshot WHERE artifact_id = ANY(%(ids)s)
+            UNION SELECT file_id FROM build WHERE artifact_id = ANY(%(ids)s)
+            UNION SELECT manifest_id FROM build WHERE artifact_id = ANY(%(ids)s)
             UNION SELECT report_id FROM comparison WHERE id IN (SELECT id FROM compared) AND report_id IS NOT NULL
             UNION SELECT mask_id FROM comparison_image
              WHERE comparison_id IN (SELECT id FROM compared) AND mask_id IS NOT NULL

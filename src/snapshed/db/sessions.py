@@ -214,6 +214,11 @@ def commit(tx: Tx, session_id: UUID, request_hash: str, number: int, now: dateti
     )
 
 
+def cancel(tx: Tx, session_id: UUID) -> None:
+    """Close a session without a result. The caller holds its lock and ends its pins."""
+    rows.run(tx, "UPDATE session SET state = 'cancelled' WHERE id = %(id)s AND state = 'open'", {"id": session_id})
+
+
 def unpin(tx: Tx, session_ids: list[UUID]) -> None:
     """End every pin of these sessions; a trigger enqueues what they held."""
     rows.run(tx, "DELETE FROM pin WHERE session_id = ANY(%(ids)s)", {"ids": session_ids})
@@ -254,16 +259,51 @@ def cancel_for_urgent(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
         tx,
         UUID,
         """
-        UPDATE session SET state = 'cancelled'
-         WHERE state = 'open' AND id IN (
-            SELECT s.id FROM session s
+        WITH met AS (
+            SELECT s.id, d.id AS deletion_id FROM session s
               JOIN pin p ON p.session_id = s.id
               JOIN release r ON r.blob_id = p.blob_id
               JOIN deletion d ON d.id = r.deletion_id AND d.urgent AND d.state = 'removing'
              WHERE p.blob_id = ANY(%(blobs)s) AND s.state = 'open'
                AND NOT EXISTS (SELECT FROM blob_reference f WHERE f.blob_id = p.blob_id OFFSET 0)
-             ORDER BY s.id FOR UPDATE OF s SKIP LOCKED)
-        RETURNING id
+             ORDER BY s.id FOR UPDATE OF s SKIP LOCKED
+        )
+        UPDATE session s SET state = 'cancelled', cancelled_by = m.deletion_id
+          FROM (SELECT DISTINCT ON (id) id, deletion_id FROM met ORDER BY id, deletion_id) m
+         WHERE s.id = m.id AND s.state = 'open'
+        RETURNING s.id
+        """,
+        {"blobs": blob_ids},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An upload that an urgent deletion ends: its create will be refused."""
+
+    principal: str
+    opened_at: datetime
+
+
+def cancelled_by(tx: Tx, deletion_id: UUID) -> list[Refused]:
+    """The uploads this deletion has ended."""
+    return rows.many(
+        tx,
+        Refused,
+        "SELECT principal, opened_at FROM session WHERE cancelled_by = %(deletion)s ORDER BY opened_at, id",
+        {"deletion": deletion_id},
+    )
+
+
+def pinning(tx: Tx, blob_ids: list[UUID]) -> list[Refused]:
+    """The open uploads that were promised one of these blobs, or stored it."""
+    return rows.many(
+        tx,
+        Refused,
+        """
+        SELECT principal, opened_at FROM session
+         WHERE state = 'open' AND id IN (SELECT session_id FROM pin WHERE blob_id = ANY(%(blobs)s))
+         ORDER BY opened_at, id
         """,
         {"blobs": blob_ids},
     )

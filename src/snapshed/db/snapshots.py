@@ -42,6 +42,7 @@ class Snapshot:
     head_ref: str | None
     base_ref: str | None
     pr_number: int | None
+    lost_base: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ def find(tx: Tx, number: int) -> Snapshot | None:
         """
         SELECT s.artifact_id, a.number, a.project_id, p.slug AS project_slug, p.org_id, o.slug AS org_slug, a.app_id,
                a.created_at, s.created_by, s.image_count, s.selective, s.all_names, s.diff_threshold, s.head_sha,
-               s.base_sha, s.provider, s.head_repo_name, s.base_repo_name, s.head_ref, s.base_ref, s.pr_number
+               s.base_sha, s.provider, s.head_repo_name, s.base_repo_name, s.head_ref, s.base_ref, s.pr_number,
+               s.lost_base
           FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
           JOIN project p ON p.id = a.project_id JOIN org o ON o.id = p.org_id
          WHERE a.number = %(number)s AND a.deletion_id IS NULL

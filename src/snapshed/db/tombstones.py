@@ -49,6 +49,20 @@ def pending_of_comparison(tx: Tx, comparison_id: UUID) -> list[UUID]:
     )
 
 
+def overdue_of_artifacts(tx: Tx, now: datetime, limit: int) -> list[UUID]:
+    """Objects announced for an artifact that nobody confirmed within their put deadline, locked: their maker died."""
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT id FROM blob
+         WHERE artifact_id IS NOT NULL AND state = 'pending' AND put_deadline < %(now)s
+         ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        """,
+        {"now": now, "limit": limit},
+    )
+
+
 def condemn_pending(tx: Tx, blob_ids: list[UUID], now: datetime, *, settled: bool) -> int:
     """Give up announced objects. `settled` says that no attempt to store them can still land."""
     return rows.run(
@@ -69,11 +83,26 @@ def condemn_pending(tx: Tx, blob_ids: list[UUID], now: datetime, *, settled: boo
 
 
 def take_candidates(tx: Tx, limit: int) -> list[Candidate]:
-    """The oldest candidates nobody else works on, locked until this transaction ends."""
+    """The oldest candidates nobody else works on, locked until this transaction ends: an equal share of each project."""
     return rows.many(
         tx,
         Candidate,
-        "SELECT seq, blob_id FROM candidate ORDER BY seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED",
+        """
+        WITH RECURSIVE turn AS (
+            -- One index look-up a project, however many candidates each has.
+            (SELECT project_id FROM candidate ORDER BY project_id LIMIT 1)
+            UNION ALL
+            SELECT (SELECT c.project_id FROM candidate c WHERE c.project_id > t.project_id ORDER BY c.project_id LIMIT 1)
+              FROM turn t WHERE t.project_id IS NOT NULL
+        ), projects AS (
+            SELECT project_id, greatest(1, %(limit)s / count(*) OVER ()) AS share FROM turn WHERE project_id IS NOT NULL
+        )
+        SELECT c.seq, c.blob_id
+          FROM projects p,
+               LATERAL (SELECT seq, blob_id FROM candidate
+                         WHERE project_id = p.project_id ORDER BY seq LIMIT p.share FOR UPDATE SKIP LOCKED) c
+         LIMIT %(limit)s
+        """,
         {"limit": limit},
     )
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from snapshed.auth import Reader, Res, check_csrf, projects_of, require
 from snapshed.db.snapshots import Snapshot
@@ -23,6 +23,8 @@ from snapshed.ui.rendering import page, redirect
 from snapshed.work import deletion, receipts, snapshots
 from snapshed.work.access import Actor, Browser
 from snapshed.work.deletion import Order
+
+Number = Annotated[int, Query(ge=0, lt=2**63)]
 
 _RECEIPTS = 100
 _MOST_REASON = 500
@@ -127,8 +129,9 @@ def _preview(
 
 
 @router.get("/deletions")
-def listing(request: Request, resources: Res, reader: Reader) -> Response:
-    found = receipts.list_receipts(resources, reader.actor.org_id, reader.actor.project_id, None, _RECEIPTS)
+def listing(request: Request, resources: Res, reader: Reader, snapshot: Number | None = None) -> Response:
+    """Receipts, newest first, or those of the deletions that took one snapshot or an image of it."""
+    found = receipts.list_receipts(resources, reader.actor.org_id, reader.actor.project_id, snapshot, _RECEIPTS)
     lines = [(one, _totals(one)) for one in found]
     return page(request, "deletions.html", browser=reader, lines=lines, most=_RECEIPTS)
 

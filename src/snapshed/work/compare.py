@@ -217,7 +217,12 @@ def _compare_batch(
     drafts = [Draft("mask", sha256(mask), mask) for mask in masks.values()]
     rows = store(resources, owner, drafts) if drafts else []
     mask_ids = {digests: row.id for digests, row in zip(masks, rows, strict=True)}
-    return [_judged(pair, found, missing, mask_ids) for pair in batch]
+    withdrawn = {
+        pair.name
+        for pair in batch
+        if sides.head_images[pair.name].image_id is None or sides.base_images[pair.name].image_id is None
+    }
+    return [_judged(pair, found, missing, withdrawn, mask_ids) for pair in batch]
 
 
 @contextmanager
@@ -274,6 +279,7 @@ def _judged(
     pair: Pair,
     found: dict[tuple[str, str], DiffResult],
     missing: set[tuple[str, str]],
+    withdrawn: set[str],
     mask_ids: dict[tuple[str, str], UUID],
 ) -> Result:
     digests = (pair.head.digest, pair.base.digest)
@@ -285,6 +291,8 @@ def _judged(
         base_width=pair.base.width,
         base_height=pair.base.height,
     )
+    if pair.name in withdrawn:
+        return replace(result, reason="withdrawn", detail="one of the two images was withdrawn")
     if digests in missing:
         return replace(result, reason="image_fetch_failed", detail="an image's bytes are not in the store")
     done = found[digests]

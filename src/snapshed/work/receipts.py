@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from snapshed.blobs import Item
-from snapshed.db import deletions, installation, releases, tombstones
+from snapshed.db import deletions, installation, releases, sessions, tombstones
 from snapshed.db.blobs import NewBlob
 from snapshed.db.deletions import Deletion
 from snapshed.db.pool import Tx
@@ -164,6 +164,8 @@ def list_objects(
 def _document(tx: Tx, deletion: Deletion) -> dict[str, Any]:
     counts, sums = receipt.objects(releases.tallies(tx, deletion.id))
     traces = deletions.trace_tally(tx, deletion.id)
+    numbers = [str(number) for number in deletion.snapshots]
+    is_withdrawal = deletion.withdrawn_digest is not None
     return {
         "id": str(deletion.id),
         "state": deletion.state,
@@ -176,7 +178,12 @@ def _document(tx: Tx, deletion: Deletion) -> dict[str, Any]:
         "completed_at": None,
         "verified_at": None,
         "pins_end_at": receipt.moment(releases.pins_end_at(tx, deletion.id)),
-        "snapshots": [str(number) for number in deletion.snapshots],
+        "refused_uploads": [
+            {"requested_by": upload.principal, "opened_at": receipt.moment(upload.opened_at)}
+            for upload in sessions.cancelled_by(tx, deletion.id)
+        ],
+        "snapshots": [] if is_withdrawal else numbers,
+        "withdrawn_from": numbers if is_withdrawal else [],
         "rows": deletion.rows,
         "objects": counts,
         "bytes": sums,

@@ -1,0 +1,12 @@
+"""Deleting: what is meant (`orders`), hidden at once (`marking`, T5a), journaled (`journaling`), let go of (`releasing`, T5b).
+
+Receipts are closed in `receipts`. What a deletion lets go of is written down before a byte is touched; bytes are removed
+elsewhere, in `remove`.
+"""
+
+from snapshed.work.deletion.journaling import journal, journal_waiting
+from snapshed.work.deletion.marking import request
+from snapshed.work.deletion.orders import Filter, Order, preview
+from snapshed.work.deletion.releasing import release_waiting
+
+__all__ = ["Filter", "Order", "journal", "journal_waiting", "preview", "release_waiting", "request"]

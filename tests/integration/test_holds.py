@@ -1,0 +1,153 @@
+"""Holds: a held snapshot cannot be deleted by anyone, and its manifest says why."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fixtures.world import World
+
+from snapshed.errors import Held, Invalid, NotFound
+from snapshed.work import deletion, holds
+
+ONE, TWO = {"one.png": b"one"}, {"two.png": b"two"}
+
+
+def manifest_of(world: World, number: int) -> dict[str, Any]:
+    with world.resources.database.transaction() as tx:
+        row = tx.execute(
+            """
+            SELECT b.storage_key FROM artifact a
+              LEFT JOIN snapshot s ON s.artifact_id = a.id LEFT JOIN build d ON d.artifact_id = a.id
+              JOIN blob b ON b.id = coalesce(s.manifest_id, d.manifest_id)
+             WHERE a.number = %s
+            """,
+            [number],
+        ).fetchone()
+    assert row is not None
+    return json.loads(world.resources.store.get(row[0]) or b"")
+
+
+@pytest.mark.parametrize("target", ["snapshots", "everything", "filter", "dry run"])
+def test_a_held_snapshot_in_a_target_refuses_the_whole_deletion(world: World, target: str) -> None:
+    held, other = world.upload(ONE), world.upload(TWO)
+    world.hold(held, "a customer's complaint")
+    order = {
+        "snapshots": world.order(snapshots=[held, other]),
+        "everything": world.order(everything=True),
+        "filter": world.order(filter=deletion.Filter(app_id="web")),
+        "dry run": world.order(snapshots=[other, held]),
+    }[target]
+    ask = deletion.preview if target == "dry run" else deletion.request
+    with pytest.raises(Held, match=f"Snapshot {held} is held .a customer's complaint."):
+        ask(world.resources, order)
+    world.tidy()
+    assert world.count("artifact") == 2
+    assert world.count("deletion") == 0
+
+
+def test_the_manifest_carries_the_hold_and_the_one_before_goes(world: World) -> None:
+    number = world.upload(ONE)
+    before = world.files()
+    hold = world.hold(number, "an audit")
+    world.tidy()
+    (written,) = manifest_of(world, number)["holds"]
+    assert written["id"] == str(hold.id)
+    assert written["reason"] == "an audit"
+    assert len(world.files()) == len(before)
+    assert world.files() != before
+    world.release(number)
+    world.tidy()
+    assert manifest_of(world, number)["holds"] == []
+    assert world.disagreements() == []
+
+
+def test_after_the_release_and_after_its_end_a_snapshot_can_be_deleted(world: World) -> None:
+    first, second = world.upload(ONE), world.upload(TWO)
+    world.hold(first)
+    world.hold(second, ends_at=world.clock.at + timedelta(days=1))
+    world.release(first)
+    world.delete(first)
+    with pytest.raises(Held):
+        world.delete(second)
+    world.clock.pass_time(timedelta(days=2))
+    last = world.delete(second)
+    world.tidy()
+    assert world.receipt(last)["state"] == "complete"
+    assert world.files() == []
+    assert world.disagreements() == []
+
+
+def test_holds_add_up_and_each_is_released_by_itself(world: World) -> None:
+    number = world.upload(ONE)
+    first, second = world.hold(number, "one reason"), world.hold(number, "another")
+    assert [hold.reason for hold in holds.list_holds(world.resources, [world.project.id])] == ["one reason", "another"]
+    world.release(number, first.id)
+    with pytest.raises(Held, match="another"):
+        world.delete(number)
+    world.release(number, second.id)
+    world.delete(number)
+
+
+def test_a_hold_on_what_is_not_there_is_refused_and_leaves_nothing(world: World) -> None:
+    number = world.upload(ONE)
+    world.delete(number)
+    with pytest.raises(NotFound):
+        world.hold(number)
+    with pytest.raises(NotFound):
+        world.hold(99)
+    held = world.upload(TWO)
+    with pytest.raises(Invalid, match="reason"):
+        world.hold(held, "  ")
+    with pytest.raises(Invalid, match="ends_at"):
+        world.hold(held, ends_at=world.clock.at - timedelta(seconds=1))
+    world.tidy()
+    assert world.count("hold") == 0
+    assert world.disagreements() == []
+
+
+def test_a_hold_whose_maker_died_leaves_no_manifest_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new manifest is in the store, and nobody lives to name it."""
+    number = world.upload(ONE)
+    before = world.files()
+
+    class Died(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    monkeypatch.setattr("snapshed.work.holds._confirm", die)
+    with pytest.raises(Died):
+        world.hold(number)
+    monkeypatch.undo()
+    assert len(world.files()) == len(before) + 1
+    world.tidy()
+    world.clock.pass_time(timedelta(hours=1))
+    world.tidy()
+    assert world.files() == before
+    assert world.count("hold") == 0
+    assert world.disagreements() == []
+
+
+def test_a_deletion_takes_what_a_dead_hold_had_announced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = world.upload(ONE)
+
+    class Died(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    monkeypatch.setattr("snapshed.work.holds._confirm", die)
+    with pytest.raises(Died):
+        world.hold(number)
+    monkeypatch.undo()
+    gone = world.delete(number)
+    assert world.receipt(gone)["objects"]["manifest"]["released"] == 2
+    world.clock.pass_time(timedelta(hours=1))
+    world.tidy()
+    assert world.receipt(gone)["state"] == "complete"
+    assert world.files() == []
