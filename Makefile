@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run check fix test crash browser-parts clean
+.PHONY: help setup demo run check fix test crash mutants browser-parts clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ test: setup browser-parts ## All tests but the crash matrix, in minutes
 
 crash: setup ## Kill real processes at every named step, and check the promises
 	$(BIN)/pytest -q -m crash -n 2 tests/crash
+
+mutants: setup ## Take every guard of the protocol out in turn; the tests must notice
+	$(BIN)/python tests/mutants/run.py
 
 clean: ## Remove the environment and what tools left
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from fixtures.world import World, a_world, digest, manifest
 
+from snapshed.db import deletions
 from snapshed.domain import receipt
 from snapshed.errors import Broken, Conflict, Invalid, MissingImages, NotFound, PlanChanged
 from snapshed.ledger import Draft, sha256, store
-from snapshed.work import condemn, deletion, receipts, snapshots, uploads
+from snapshed.work import access, condemn, deletion, receipts, snapshots, uploads
 from snapshed.work.deletion import Filter, releasing
 
 SHARED, ONLY_A, ONLY_B = b"shared", b"only a", b"only b"
@@ -407,3 +408,65 @@ def test_a_client_that_names_its_session_gets_that_one_and_leaves_no_other_behin
     assert world.receipt(deletion_id)["state"] == "complete"
     with pytest.raises(Conflict):
         snapshots.create(world.resources, world.project, "token:test", body, session.session_id)
+
+
+# --- Taking turns --------------------------------------------------------------------------------------------------------
+
+
+def test_one_projects_many_candidates_do_not_delay_another_projects_few(world: World) -> None:
+    """Somebody deletes a project of a hundred thousand images; somebody else one snapshot of another project."""
+    other = access.add_project(world.resources, "main", "other")
+    with world.resources.database.transaction() as tx:
+        tx.execute(
+            "INSERT INTO candidate (blob_id, project_id, cause) "
+            "SELECT gen_random_uuid(), %s, 'many' FROM generate_series(1, 5000)",
+            [world.project.id],
+        )
+        tx.execute(
+            "INSERT INTO candidate (blob_id, project_id, cause) "
+            "SELECT gen_random_uuid(), %s, 'few' FROM generate_series(1, 10)",
+            [other.id],
+        )
+    settled = condemn.condemn(world.resources)
+    assert settled <= 1000
+    with world.resources.database.transaction() as tx:
+        left = dict(tx.execute("SELECT cause, count(*) FROM candidate GROUP BY cause").fetchall())
+    assert "few" not in left
+    assert left["many"] >= 4000
+    world.tidy()
+    assert world.count("candidate") == 0
+
+
+def test_people_come_before_rules_and_every_project_has_its_turn(world: World) -> None:
+    one, two = world.project.id, access.add_project(world.resources, "main", "other").id
+    asked = [(one, "rule:retention"), (one, "token:a"), (one, "token:b"), (two, "token:c"), (two, "rule:retention")]
+    with world.resources.database.transaction() as tx:
+        for number, (project, by) in enumerate(asked):
+            tx.execute(
+                """
+                WITH made AS (
+                    INSERT INTO deletion (id, org_id, project_id, target, requested_by, snapshots, artifacts, rows,
+                                          requested_at)
+                    VALUES (gen_random_uuid(), %(org)s, %(project)s, '{}', %(by)s, '{}', '{}', '{}',
+                            now() + make_interval(secs => %(number)s)) RETURNING id
+                )
+                INSERT INTO artifact (id, project_id, kind, app_id, deletion_id, created_at)
+                SELECT gen_random_uuid(), %(project)s, 'snapshot', 'web', id, now() FROM made
+                """,
+                {"org": world.project.org_id, "project": project, "by": by, "number": number},
+            )
+        order = [deletions.find(tx, found) for found in deletions.unreleased(tx, 10)]
+    assert [found.requested_by for found in order if found] == [
+        "token:a", "token:c", "token:b", "rule:retention", "rule:retention"
+    ]  # fmt: skip
+
+
+def test_a_head_is_told_which_base_it_lost(world: World) -> None:
+    base = world.upload({"one.png": b"1"}, head_sha="a" * 40)
+    head = world.upload({"one.png": b"2"}, head_sha="b" * 40, base_sha="a" * 40)
+    world.delete(base)
+    shown = snapshots.details(world.resources, [world.project.id], head)
+    assert shown.comparison is None
+    assert shown.snapshot.lost_base == base
+    world.tidy()
+    assert world.disagreements() == []

@@ -1,0 +1,308 @@
+"""Every guard of the protocol, and what the code is without it.
+
+Each entry takes one guard out of a copy of the source: `old` becomes `new` in one file under src/snapshed. The tests that
+`killed_by` names must then fail; a guard without which everything passes is either not needed or not tested.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DELETION, RACES, SCHEMA = "test_deletion.py", "test_races.py", "test_schema.py"
+WITHDRAWAL, HOLDS, BUILDS = "test_withdrawal.py", "test_holds.py", "test_builds.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One guard: what it is for, where it stands, and how it looks without it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    killed_by: tuple[str, ...]
+
+
+_NO_REFERENCE = "               AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)\n"
+_NO_PIN = "               AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)\n"
+
+GUARDS = (
+    # --- T1: promises ------------------------------------------------------------------------------------------------
+    Guard(
+        "T1 promises only what a live snapshot names or the session stored",
+        "db/blobs.py",
+        """               AND (EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
+                    OR EXISTS (SELECT FROM pin p
+                                WHERE p.blob_id = b.id AND p.session_id = %(session)s AND p.how = 'stored'))
+""",
+        "",
+        (DELETION,),
+    ),
+    Guard(
+        "T1 pins what it promises",
+        "db/blobs.py",
+        "            SELECT %(session)s, id, 'told' FROM promised ORDER BY id\n",
+        "            SELECT %(session)s, id, 'told' FROM promised WHERE false ORDER BY id\n",
+        (DELETION, RACES),
+    ),
+    # --- T2, T3: announced, finalised ---------------------------------------------------------------------------------
+    Guard(
+        "T3 looks whether its session is open",
+        "ledger.py",
+        '    if session is None or session.state != "open":\n        tombstones.condemn_pending(tx, sorted(mine)',
+        "    if session is None:\n        tombstones.condemn_pending(tx, sorted(mine)",
+        (RACES, DELETION),
+    ),
+    Guard(
+        "T3 pins the winner for the loser",
+        "ledger.py",
+        "sorted([*winners.values(), *won])",
+        "sorted(won)",
+        (DELETION, RACES),
+    ),
+    Guard(
+        "a mask is announced only under its comparison, both sides unmarked",
+        "ledger.py",
+        "            if not snapshots.lock_unmarked(tx, sides) or not comparisons.lock_claimed(",
+        "            if False and not comparisons.lock_claimed(",
+        (RACES, DELETION),
+    ),
+    # --- T4: commit ----------------------------------------------------------------------------------------------------
+    Guard(
+        "T4 names only what the session pinned or a live snapshot names",
+        "db/blobs.py",
+        """           AND (EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id AND p.session_id = %(session)s)
+                OR EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0))
+""",
+        "",
+        (DELETION, RACES),
+    ),
+    Guard(
+        "T4 share-locks the project",
+        "db/access.py",
+        '"SELECT state FROM project WHERE id = %(id)s FOR SHARE"',
+        '"SELECT state FROM project WHERE id = %(id)s"',
+        (RACES,),
+    ),
+    Guard(
+        "a repeated create of a deleted snapshot is refused",
+        "work/snapshots.py",
+        "    if before:\n        raise _deleted_since(before.number)\n    session = Session(",
+        "    session = Session(",
+        (DELETION,),
+    ),
+    Guard(
+        "one commit at a time looks for its base",
+        "work/snapshots.py",
+        "    snapshots.lock_commits(tx, project.id)\n",
+        "",
+        (RACES,),
+    ),
+    # --- T5a: mark --------------------------------------------------------------------------------------------------------
+    Guard(
+        "a filter is evaluated under the project's lock",
+        "work/deletion/marking.py",
+        "        access.lock_project(tx, order.projects[0].id)\n",
+        "        pass\n",
+        (RACES,),
+    ),
+    Guard(
+        "a held snapshot refuses the whole deletion",
+        "work/deletion/marking.py",
+        "    if held := holds.standing(tx, artifact_ids, now):\n        raise Held(held[0].number, held[0].reason)\n",
+        "",
+        (HOLDS,),
+    ),
+    Guard(
+        "a hold is placed under the artifact's lock",
+        "work/holds.py",
+        "    if not holds.lock_artifact(tx, held.artifact_id):\n",
+        "    if False:\n",
+        (HOLDS, RACES),
+    ),
+    # --- T5b: release -------------------------------------------------------------------------------------------------------
+    Guard(
+        "T5b releases every blob, whoever else names it",
+        "db/releases.py",
+        "JOIN (SELECT blob_id FROM named UNION SELECT blob_id FROM made) x ON x.blob_id = b.id\n",
+        "JOIN (SELECT blob_id FROM named UNION SELECT blob_id FROM made) x ON x.blob_id = b.id\n"
+        "             WHERE NOT EXISTS (SELECT FROM snapshot_image i JOIN artifact a ON a.id = i.artifact_id\n"
+        "                                WHERE i.image_id = b.id AND a.deletion_id IS NULL)\n",
+        (DELETION,),
+    ),
+    Guard(
+        "T5b releases standing tombstones of the same digest",
+        "db/releases.py",
+        "FROM tombstone t JOIN digests d ON d.project_id = t.project_id AND d.digest = t.digest",
+        "FROM tombstone t JOIN digests d ON false",
+        (DELETION,),
+    ),
+    Guard(
+        "T5b releases what was condemned of what is made of the target",
+        "db/releases.py",
+        "FROM tombstone t WHERE t.made_of <> '{}' AND t.made_of && %(artifacts)s::uuid[]",
+        "FROM tombstone t WHERE false",
+        (DELETION, RACES),
+    ),
+    Guard(
+        "T5b condemns what was announced for the target",
+        "work/deletion/releasing.py",
+        "        pending = releases.pending_derived(tx, artifact_ids, compared)\n",
+        "        pending = []\n",
+        (RACES, DELETION, HOLDS),
+    ),
+    # --- Withdrawal ------------------------------------------------------------------------------------------------------------
+    Guard(
+        "a withdrawal takes unfinished comparisons from their workers",
+        "work/deletion/marking.py",
+        "    withdrawals.restart(tx, unfinished)\n",
+        "",
+        (WITHDRAWAL,),
+    ),
+    Guard(
+        "a withdrawal condemns what unfinished comparisons announced",
+        "work/deletion/marking.py",
+        "    pending = releases.pending_derived(tx, [], unfinished)\n",
+        "    pending = []\n",
+        (WITHDRAWAL,),
+    ),
+    Guard(
+        "a withdrawal releases the masks that show the image",
+        "db/withdrawals.py",
+        "             WHERE id = %(image)s OR id IN (SELECT mask_id FROM masks) OR comparison_id",
+        "             WHERE id = %(image)s OR comparison_id",
+        (WITHDRAWAL,),
+    ),
+    Guard(
+        "a withdrawal releases tombstones of the same digest",
+        "db/withdrawals.py",
+        "             WHERE t.project_id = %(project)s AND t.digest = %(digest)s\n",
+        "             WHERE false\n",
+        (WITHDRAWAL,),
+    ),
+    # --- T6: condemn ---------------------------------------------------------------------------------------------------------------
+    Guard(
+        "T6 looks at pins again under its locks",
+        "db/tombstones.py",
+        f"{_NO_REFERENCE}{_NO_PIN}            RETURNING",
+        f"{_NO_REFERENCE}            RETURNING",
+        (RACES,),
+    ),
+    Guard(
+        "T6 spares what marked snapshots still name",
+        "db/tombstones.py",
+        f"{_NO_REFERENCE}{_NO_PIN}            RETURNING",
+        f"{_NO_REFERENCE.replace('blob_reference', 'live_reference')}{_NO_PIN}            RETURNING",
+        (RACES,),
+    ),
+    Guard(
+        "T6 passes over rows that somebody holds",
+        "db/tombstones.py",
+        '"SELECT id FROM blob WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE SKIP LOCKED"',
+        '"SELECT id FROM blob WHERE id = ANY(%(ids)s) ORDER BY id"',
+        (RACES,),
+    ),
+    Guard(
+        "a skipped row keeps its candidate",
+        "work/condemn.py",
+        "    skipped = (set(free) - set(locked)) | sessions.urgently_wanted(tx, ids)\n",
+        "    skipped = set()\n",
+        (RACES,),
+    ),
+    Guard(
+        "T6 cancels the session that alone keeps a blob from an urgent deletion",
+        "work/condemn.py",
+        "    if cancelled := sessions.cancel_for_urgent(tx, ids):\n        end_sessions(resources, tx, cancelled)\n",
+        "",
+        (DELETION, RACES),
+    ),
+    Guard(
+        "the end of a pin enqueues what it held",
+        "db/migrations/0001_protocol.sql",
+        "CREATE TRIGGER pin_deleted AFTER DELETE ON pin\n"
+        "    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION enqueue_blob_id();\n",
+        "",
+        (SCHEMA, DELETION),
+    ),
+    # --- T7: remove -------------------------------------------------------------------------------------------------------------------
+    Guard(
+        "T7 waits for the journal of every deletion that released the blob",
+        "db/tombstones.py",
+        """               AND NOT EXISTS (SELECT FROM release r JOIN deletion d ON d.id = r.deletion_id
+                                WHERE r.blob_id = t.blob_id AND d.journaled_at IS NULL)
+""",
+        "",
+        (DELETION,),
+    ),
+    Guard(
+        "a removal sent while a PUT may land does not close its tombstone",
+        "db/tombstones.py",
+        'WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s"',
+        'WHERE storage_key = ANY(%(keys)s)"',
+        (DELETION, RACES),
+    ),
+    # --- T8, T9 --------------------------------------------------------------------------------------------------------------------------
+    Guard(
+        "the end of a session condemns what it had only announced",
+        "ledger.py",
+        "    tombstones.condemn_pending(tx, tombstones.pending_of_sessions(tx, session_ids), "
+        "resources.now(), settled=False)\n",
+        "",
+        (DELETION, RACES),
+    ),
+    Guard(
+        "what a dead hold announced is condemned",
+        "work/expire.py",
+        "        tombstones.condemn_pending(tx, overdue, now, settled=True)\n",
+        "        pass\n",
+        (HOLDS,),
+    ),
+    Guard(
+        "T9 asks about pins",
+        "db/releases.py",
+        "                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'kept_pinned'\n"
+        "                            ELSE 'waiting' END AS outcome\n                  FROM release r",
+        "                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'removed'\n"
+        "                            ELSE 'waiting' END AS outcome\n                  FROM release r",
+        (DELETION,),
+    ),
+    Guard(
+        "T9 does not take a marked snapshot for a live one",
+        "db/releases.py",
+        "            WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0) "
+        "THEN 'kept_shared'\n                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) "
+        "THEN 'kept_pinned'\n                            ELSE 'waiting' END AS outcome\n                  FROM release r",
+        "            WHEN EXISTS (SELECT FROM blob_reference l WHERE l.blob_id = r.blob_id OFFSET 0) "
+        "THEN 'kept_shared'\n                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) "
+        "THEN 'kept_pinned'\n                            ELSE 'waiting' END AS outcome\n                  FROM release r",
+        (WITHDRAWAL, DELETION, RACES),
+    ),
+    Guard(
+        "T9 counts the condemned as standing",
+        "db/releases.py",
+        "                       CASE WHEN b.id IS NULL AND t.blob_id IS NULL THEN 'removed'\n",
+        "                       CASE WHEN b.id IS NULL THEN 'removed'\n",
+        (DELETION,),
+    ),
+    Guard(
+        "T9 waits until nothing marked is left",
+        "work/receipts.py",
+        "    if deletion.journaled_at is None or deletions.marked_left(tx, deletion.id):\n",
+        "    if deletion.journaled_at is None:\n",
+        (DELETION, RACES),
+    ),
+    Guard(
+        "T9 asks the store a second time",
+        "work/receipts.py",
+        "    if not standing:\n        return resources.now()\n",
+        "    if True:\n        return resources.now()\n",
+        (DELETION,),
+    ),
+    Guard(
+        "trace rows are counted once no writer can add",
+        "db/outbox.py",
+        "AND not_final_before <= %(sent_at)s",
+        "",
+        (DELETION,),
+    ),
+)

@@ -1,0 +1,19 @@
+"""The list of guards that `make mutants` takes out keeps up with the source."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "mutants"))
+from guards import GUARDS, Guard
+
+SOURCE = Path(__file__).parents[2] / "src" / "snapshed"
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_every_guard_stands_where_the_list_says(guard: Guard) -> None:
+    assert (SOURCE / guard.file).read_text().count(guard.old) == 1
+    assert guard.old != guard.new
