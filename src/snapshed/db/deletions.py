@@ -225,7 +225,8 @@ def unreleased(tx: Tx, limit: int) -> list[UUID]:
         SELECT d.id FROM deletion d
          WHERE d.state = 'removing' AND EXISTS (SELECT FROM artifact a WHERE a.deletion_id = d.id)
          ORDER BY d.requested_by LIKE 'rule:%%',
-                  row_number() OVER (PARTITION BY d.project_id ORDER BY d.requested_at), d.requested_at
+                  row_number() OVER (PARTITION BY d.project_id, d.requested_by LIKE 'rule:%%' ORDER BY d.requested_at),
+                  d.requested_at
          LIMIT %(limit)s
         """,
         {"limit": limit},
