@@ -48,7 +48,7 @@ crash: setup ## Kill real processes at every named step, and check the promises
 	$(BIN)/pytest -q -m crash -n 2 tests/crash
 
 mutants: setup ## Take every guard of the protocol out in turn; the tests must notice
-	$(BIN)/python tests/mutants/run.py
+	PYTHONPATH=tests $(BIN)/python -m mutants.run
 
 clean: ## Remove the environment and what tools left
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist

@@ -9,18 +9,16 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
 import pytest
+from fixtures.load import Load, under_load
 from fixtures.pictures import Picture, manifest, noise, picture
-from fixtures.server import Installation, Server, content, leftovers, settled, wait_until
-from fixtures.wire import Client, TryLater, deletion_of, expect
+from fixtures.s3 import ACCESS, BUCKET, SECRET, S3Server
+from fixtures.server import Installation, content, leftovers, settled, wait_until
+from fixtures.wire import Client, deletion_of, expect
 
 pytestmark = pytest.mark.crash
 
@@ -150,7 +148,7 @@ def test_a_worker_killed_again_and_again_under_load_is_started_again_and_every_d
     """CI jobs upload and people delete while the worker is killed three times. The server starts it again each time; no
     request fails, and in the end everything that was deleted is gone and everything else is there."""
     server = installation.serve()
-    with _load(server) as load:
+    with under_load(server) as load:
         for _ in range(3):
             wait_until(lambda: installation.worker_of(server), 30, "a worker")
             load.go_on(4)
@@ -165,7 +163,7 @@ def test_a_database_killed_under_load_comes_back_and_nothing_is_lost(installatio
     """PostgreSQL is killed twice in the middle of uploads and deletions. For a while requests are answered 503 and may
     be repeated; then it is running again, and everything that was answered before, between and after is so."""
     server = installation.serve()
-    with _load(server) as load:
+    with under_load(server) as load:
         for _ in range(2):
             load.go_on(6)
             (postmaster,) = installation.postmasters()
@@ -180,9 +178,9 @@ def test_a_power_loss_under_load_loses_nothing_that_was_answered(installation: I
     """Server, worker, children and database are all killed at the same moment, twice, while jobs upload and people
     delete. What was answered is so after the restart; what was not answered is whole or absent."""
     server = installation.serve()
-    load: _Load | None = None
+    load: Load | None = None
     for _ in range(2):
-        with _load(server, load) as load:
+        with under_load(server, load) as load:
             load.go_on(6)
             installation.lose_power()
         server.client.close()
@@ -191,95 +189,31 @@ def test_a_power_loss_under_load_loses_nothing_that_was_answered(installation: I
     load.check(installation, server)
 
 
-class _Load:
-    """Two clients that upload small snapshots and delete every second one, and what they were answered."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Picture] = {}
-        self.deleted: dict[str, Picture] = {}
-        self.refused = 0
-        self._turns = 0
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._shared = picture("in every snapshot")
-
-    def run(self, server: Server) -> None:
-        """One client, until `stop` or until the server is gone."""
-        with server.another_client() as client, suppress(httpx.TransportError):
-            while not self._stopping.is_set():
-                with self._lock:
-                    self._turns += 1
-                    turn = self._turns
-                self._one(client, turn)
-
-    def _one(self, client: Client, turn: int) -> None:
-        own = picture(f"turn {turn}")
-        body = manifest("shop", {"all.png": self._shared, "own.png": own}, f"{turn:040x}")
-        snapshot = self._insisting(lambda: client.upload([self._shared, own], body))
-        if snapshot is None:
-            return
-        self.kept[snapshot] = own
-        if turn % 2:
-            return
-        # From here on nothing may be said about it until the deletion is answered.
-        del self.kept[snapshot]
-        answer = self._insisting(lambda: _deleted(client, snapshot))
-        if answer is not None:
-            self.deleted[snapshot] = own
-
-    def _insisting(self, request: Callable[[], T]) -> T | None:
-        while not self._stopping.is_set():
-            try:
-                return request()
-            except TryLater:
-                self.refused += 1
-                threading.Event().wait(0.1)
-        return None
-
-    def go_on(self, turns: int) -> None:
-        """Wait until so many more snapshots were begun."""
-        wanted = self._turns + turns
-        wait_until(lambda: self._turns >= wanted, 60, "the load to go on")
-
-    def begin(self) -> None:
-        self._stopping.clear()
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    def check(self, installation: Installation, server: Server) -> None:
-        """At rest, what was kept can be read, what was deleted is gone, and both to the last byte."""
-        settled(installation, server, 60)
-        assert self.kept
-        assert self.deleted
-        session = server.client.upload_options()
-        for snapshot, own in self.kept.items():
-            images = expect(server.client.details(snapshot), 200)["images"]
-            assert {image["key"] for image in images} == {own.digest, self._shared.digest}
-            assert server.client.image(session, own.digest).content == own.png
-        for snapshot, own in self.deleted.items():
-            assert server.client.details(snapshot).status_code == 404
-            assert server.client.image(session, own.digest).status_code == 404
-            (receipt,) = server.client.deletions(snapshot)
-            assert receipt["state"] == "complete"
-        on_disk = {key.rsplit("/", 1)[-1].partition(".")[0] for key in leftovers(installation.data)}
-        assert not on_disk & {own.digest for own in self.deleted.values()}
-        assert {own.digest for own in self.kept.values()} <= on_disk
-
-
-@contextmanager
-def _load(server: Server, load: _Load | None = None) -> Generator[_Load]:
-    """Load on this server within the block; a failed assertion of a client fails the test."""
-    load = load or _Load()
-    load.begin()
-    with ThreadPoolExecutor(2) as threads:
-        clients: list[Future[None]] = [threads.submit(load.run, server) for _ in range(2)]
-        try:
-            yield load
-        finally:
-            load.stop()
-    for client in clients:
-        client.result()
+def test_an_s3_server_killed_under_load_comes_back_and_nothing_is_lost(installation: Installation) -> None:
+    """The store is killed twice while jobs upload and people delete. Meanwhile uploads are answered 503 and may be
+    repeated, and deletions are answered at once; they are journaled and their bytes removed when it is back."""
+    store = S3Server()
+    try:
+        store.start()
+        installation.settings |= {
+            "SNAPSHED_STORE_URL": f"s3://{BUCKET}/load",
+            "SNAPSHED_STORE_ENDPOINT": store.endpoint,
+            "SNAPSHED_STORE_ACCESS_KEY_ID": ACCESS,
+            "SNAPSHED_STORE_SECRET_ACCESS_KEY": SECRET,
+        }
+        server = installation.serve()
+        with under_load(server) as load:
+            for _ in range(2):
+                load.go_on(6)
+                store.kill()
+                wait_until(lambda: server.client.ready().status_code == 503, 30, "a service that is not ready")
+                store.start()
+                wait_until(lambda: server.client.ready().status_code == 200, 30, "a service that is ready")
+            load.go_on(6)
+        load.check(installation, server, 90)
+        server.stop()
+    finally:
+        store.remove()
 
 
 # --- A full disk -----------------------------------------------------------------------------------------------------------
@@ -368,14 +302,6 @@ def _upload_pair(client: Client, base: dict[str, Picture], head: dict[str, Pictu
     """A base and a head that is compared with it; returns the head."""
     client.upload(base.values(), manifest("shop", base, "a" * 40))
     return client.upload(head.values(), manifest("shop", head, "b" * 40, "a" * 40))
-
-
-def _deleted(client: Client, snapshot: str) -> bool:
-    """Delete it; that it is gone already is the answer to a deletion whose first answer was lost."""
-    answer = client.delete(snapshot)
-    if answer.status_code != 404:
-        deletion_of(answer)
-    return True
 
 
 def _others(installation: Installation) -> list[int]:

@@ -1,6 +1,6 @@
 """Takes the guards of the protocol out one by one and demands that the tests notice.
 
-    python tests/mutants/run.py [WORD …]      only guards whose name contains one of the words
+    PYTHONPATH=tests python -m mutants.run [WORD …]      only guards whose name contains one of the words
 
 Each guard is taken out of a copy of the source; the tests that must notice run against the copy until the first fails.
 Prints a line a guard; exit 1 if one was not noticed, or no longer stands where the list says.
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from guards import GUARDS, Guard
+from mutants.guards import GUARDS, Guard
 
 ROOT = Path(__file__).parents[2]
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "browser", "crash", "mutants")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "mutants"))
-from guards import GUARDS, Guard
+from mutants.guards import GUARDS, Guard
 
 SOURCE = Path(__file__).parents[2] / "src" / "snapshed"
 
