@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DELETION, RACES, SCHEMA = "test_deletion.py", "test_races.py", "test_schema.py"
-WITHDRAWAL, HOLDS, BUILDS = "test_withdrawal.py", "test_holds.py", "test_builds.py"
+WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commits.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ GUARDS = (
         "db/access.py",
         '"SELECT state FROM project WHERE id = %(id)s FOR SHARE"',
         '"SELECT state FROM project WHERE id = %(id)s"',
-        (RACES,),
+        (COMMITS,),
     ),
     Guard(
         "a repeated create of a deleted snapshot is refused",
         "work/snapshots.py",
         "    if before:\n        raise _deleted_since(before.number)\n    session = Session(",
         "    session = Session(",
-        (DELETION,),
+        (COMMITS,),
     ),
     Guard(
         "one commit at a time looks for its base",
