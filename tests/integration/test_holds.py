@@ -6,8 +6,10 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from fixtures.world import World
+from test_races import in_background, until, waits_for_a_lock
 
 from snapshed.errors import Held, Invalid, NotFound
 from snapshed.work import deletion, holds
@@ -151,3 +153,42 @@ def test_a_deletion_takes_what_a_dead_hold_had_announced(world: World, monkeypat
     world.tidy()
     assert world.receipt(gone)["state"] == "complete"
     assert world.files() == []
+
+
+def test_a_hold_waits_for_a_deletion_that_is_being_marked_and_is_then_refused(world: World) -> None:
+    """A deletion holds the snapshot's lock and has found no hold on it. One placed now would be on a deleted snapshot."""
+    number = world.upload(ONE)
+    with psycopg.connect(world.resources.database.dsn) as marking:
+        marking.execute("SELECT 1 FROM artifact WHERE number = %s FOR NO KEY UPDATE", [number])
+        thread, outcome = in_background(lambda: world.hold(number))
+        until(lambda: waits_for_a_lock(world))
+        row = marking.execute(
+            """
+            INSERT INTO deletion (id, org_id, target, requested_by, snapshots, artifacts, rows, requested_at)
+            VALUES (gen_random_uuid(), %s, '{}', 'test', '{}', '{}', '{}', now()) RETURNING id
+            """,
+            [world.project.org_id],
+        ).fetchone()
+        assert row is not None
+        marking.execute("UPDATE artifact SET deletion_id = %s WHERE number = %s", [row[0], number])
+        marking.commit()
+    thread.join(30)
+    assert isinstance(outcome[0], NotFound)
+    assert world.count("hold") == 0
+
+
+def test_a_deletion_waits_for_a_hold_that_is_being_placed_and_is_then_refused(world: World) -> None:
+    number = world.upload(ONE)
+    with psycopg.connect(world.resources.database.dsn) as placing:
+        placing.execute("SELECT 1 FROM artifact WHERE number = %s FOR NO KEY UPDATE", [number])
+        thread, outcome = in_background(lambda: world.delete(number))
+        until(lambda: waits_for_a_lock(world))
+        placing.execute(
+            "INSERT INTO hold (id, artifact_id, reason, placed_by, placed_at) "
+            "SELECT gen_random_uuid(), id, 'just now', 'test', now() FROM artifact WHERE number = %s",
+            [number],
+        )
+        placing.commit()
+    thread.join(30)
+    assert isinstance(outcome[0], Held)
+    assert world.count("deletion") == 0
