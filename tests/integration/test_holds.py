@@ -11,6 +11,7 @@ import pytest
 from fixtures.world import World
 from test_races import in_background, until, waits_for_a_lock
 
+from snapshed import ledger
 from snapshed.errors import Held, Invalid, NotFound
 from snapshed.work import deletion, holds
 
@@ -155,11 +156,26 @@ def test_a_deletion_takes_what_a_dead_hold_had_announced(world: World, monkeypat
     assert world.files() == []
 
 
-def test_a_hold_waits_for_a_deletion_that_is_being_marked_and_is_then_refused(world: World) -> None:
+@pytest.mark.parametrize("when", ["before the manifest is announced", "after it is stored"])
+def test_a_hold_waits_for_a_deletion_that_is_being_marked_and_is_then_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     """A deletion holds the snapshot's lock and has found no hold on it. One placed now would be on a deleted snapshot."""
     number = world.upload(ONE)
     with psycopg.connect(world.resources.database.dsn) as marking:
-        marking.execute("SELECT 1 FROM artifact WHERE number = %s FOR NO KEY UPDATE", [number])
+
+        def mark() -> None:
+            marking.execute("SELECT 1 FROM artifact WHERE number = %s FOR NO KEY UPDATE", [number])
+
+        def stored_then_marked(*given: Any, **named: Any) -> Any:
+            rows = ledger.store(*given, **named)
+            mark()
+            return rows
+
+        if when == "after it is stored":
+            monkeypatch.setattr("snapshed.work.holds.store", stored_then_marked)
+        else:
+            mark()
         thread, outcome = in_background(lambda: world.hold(number))
         until(lambda: waits_for_a_lock(world))
         row = marking.execute(

@@ -17,7 +17,7 @@ from snapshed.db import blobs, holds
 from snapshed.db.holds import Held, Hold
 from snapshed.db.pool import Tx
 from snapshed.domain.receipt import moment
-from snapshed.errors import Busy, Conflict, Invalid, NotFound, SnapshedError, StoreUnavailable
+from snapshed.errors import Busy, Conflict, Invalid, NotFound, OwnerGone, SnapshedError, StoreUnavailable
 from snapshed.ledger import Draft, ForArtifact, give_up, sha256, store
 from snapshed.logs import logger
 from snapshed.resources import Resources
@@ -116,7 +116,10 @@ def _replace(resources: Resources, held: Held, before: list[Hold], after: list[H
     """Announce → store → confirm one new manifest; False if others have changed the artifact's holds meanwhile."""
     text = _manifest_with(resources, held, after)
     owner = ForArtifact(held.artifact_id, held.org_id, held.project_id)
-    (stored,) = store(resources, owner, [Draft("manifest", sha256(text), text)], stored="hold.stored")
+    try:
+        (stored,) = store(resources, owner, [Draft("manifest", sha256(text), text)], stored="hold.stored")
+    except OwnerGone:
+        raise NotFound("Snapshot not found") from None
     try:
         is_confirmed = resources.database.run(lambda tx: _confirm(resources, tx, held, stored.id, before, after))
     except SnapshedError:
