@@ -160,6 +160,38 @@ ROUTES = [
         template="/api/0/organizations/{org}/deletions/{deletion_id}/verification",
     ),
     Route(
+        "image detail",
+        "GET",
+        lambda at: f"{at.project.snapshot_path(at.snapshot)}images/a.png/",
+        "read",
+        200,
+        template="/api/0/organizations/{org}/preprodartifacts/snapshots/{number}/images/{identifier}/",
+    ),
+    Route(
+        "bytes of an image",
+        "GET",
+        lambda at: f"/api/0/projects/{at.project.org}/{at.project.slug}/files/images/{sha(png('here'))}/",
+        "read",
+        200,
+        template="/api/0/projects/{org}/{project}/files/images/{image_id}/",
+    ),
+    Route(
+        "archive",
+        "GET",
+        lambda at: f"{at.project.snapshot_path(at.snapshot)}archive/?download",
+        "read",
+        200,
+        template="/api/0/organizations/{org}/preprodartifacts/snapshots/{number}/archive/",
+    ),
+    Route(
+        "build of an archive",
+        "POST",
+        lambda at: f"{at.project.snapshot_path(at.snapshot)}archive/",
+        "read",
+        202,
+        template="/api/0/organizations/{org}/preprodartifacts/snapshots/{number}/archive/",
+    ),
+    Route(
         "preview of a withdrawal",
         "POST",
         lambda at: at.project.deletions_path,
@@ -211,6 +243,8 @@ ROUTES = [
     ),
 ]
 LISTS = {
+    "/api/0/internal/preprod-artifact/batch-delete/",
+    "/api/0/organizations/{org}/preprodartifacts/snapshots/latest-base/",
     "/api/0/organizations/{org}/deletions/",
     "/api/0/organizations/{org}/holds/",
     "/api/0/organizations/{org}/preprodartifacts/snapshots/by-commit/",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from snapshed.api import batch, builds, deletions, health, holds, objects, snapshots
+from snapshed.api import archives, batch, builds, deletions, health, holds, images, objects, snapshots
 
 router = APIRouter()
-for room in (health, batch, objects, snapshots, builds, deletions, holds):
+for room in (health, batch, objects, snapshots, images, archives, builds, deletions, holds):
     router.include_router(room.router)

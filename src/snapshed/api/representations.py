@@ -11,7 +11,7 @@ from snapshed.domain import verdict
 from snapshed.domain.manifest import Commit
 from snapshed.domain.receipt import moment
 from snapshed.domain.report import Result
-from snapshed.work.snapshots import Details
+from snapshed.work.snapshots import Details, ImageDetail
 
 _COMPACT = ("display_name", "image_file_name", "group", "description")
 _STATES = {"waiting": "pending", "running": "processing", "done": "success", "failed": "failed"}
@@ -57,6 +57,59 @@ def details_document(details: Details, now: datetime, *, compact: bool) -> Docum
         document[category] = entries
         document[f"{category}_count"] = len(entries)
     return _compacted(document) if compact else document
+
+
+def image_document(found: ImageDetail) -> Document:
+    """The answer of the image endpoint: flat, and null where there is nothing to say."""
+    result = found.result
+    is_changed = found.status == "changed" and result is not None
+    head = None if found.status == "removed" else found.head or found.base
+    base = None if found.status in ("added", None) else found.base
+    mask = str(result.mask_id) if is_changed and result and result.mask_id else None
+    total = result.total_pixels if is_changed and result else None
+    return {
+        "image_file_name": found.name,
+        "comparison_status": found.status,
+        "head_image": None if head is None else _image_info(head, found),
+        "base_image": None if base is None else _image_info(base, found),
+        "diff_image_url": None if mask is None else image_address(found.org_slug, found.project_slug, mask),
+        "diff_percentage": (result.changed_pixels or 0) / total if result and total else None,
+        "previous_image_file_name": result.previous_name if result else None,
+    }
+
+
+def _image_info(image: Image, found: ImageDetail) -> Document:
+    document = _head_image(image, found.manifest_threshold)
+    document["content_hash"] = document.pop("key")
+    address = image_address(found.org_slug, found.project_slug, image.digest)
+    return document | {"image_url": None if image.image_id is None else address}
+
+
+def image_address(org_slug: str, project_slug: str, image: str) -> str:
+    """Where the bytes of an image or mask are."""
+    return f"/api/0/projects/{org_slug}/{project_slug}/files/images/{image}/"
+
+
+def latest_base_document(details: Details, *, compact: bool) -> Document:
+    """The answer of the latest-base endpoint."""
+    snapshot = details.snapshot
+    images: list[Document] = []
+    for image in details.images:
+        shown = _head_image(image, snapshot.diff_threshold)
+        address = image_address(snapshot.org_slug, snapshot.project_slug, image.digest)
+        cut = {name: shown.get(name) for name in _COMPACT} if compact else shown
+        images.append(cut | {"image_url": address})
+    document: Document = {
+        "head_artifact_id": str(snapshot.number),
+        "project_id": str(snapshot.project_id),
+        "project_slug": snapshot.project_slug,
+        "app_id": snapshot.app_id,
+        "image_count": snapshot.image_count,
+        "images": images,
+        "diff_threshold": snapshot.diff_threshold,
+        "date_added": moment(snapshot.created_at),
+    }
+    return document | ({"vcs_info": _commit(snapshot)} if snapshot.head_sha else {})
 
 
 def comparison_state(details: Details, now: datetime) -> str | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from snapshed.api.representations import details_document
+from snapshed.api.representations import details_document, latest_base_document
 from snapshed.auth import Asker, Res, address_of, check_org, project_of, projects_of, require, upload_grant
 from snapshed.bodies import Body, spooled, unpacked
 from snapshed.domain.grants import USE_CASE
@@ -24,6 +24,7 @@ from snapshed.work.deletion import Order
 router = APIRouter(prefix="/api/0", tags=["snapshots"])
 
 MOST_MANIFEST = 256 * 2**20
+_MOST_AT_ONCE = 100
 _USE_CASES = frozenset({"auto", "preprod", "snapshots", "preprod_snapshots"})
 
 Manifest = Annotated[Body, Depends(spooled(lambda _: MOST_MANIFEST))]
@@ -83,6 +84,33 @@ def by_commit(org: str, head_sha: str, resources: Res, actor: Asker, app_id: str
     return {"head_artifact_id": str(snapshots.newest_of_commit(resources, reach, head_sha, app_id))}
 
 
+@router.get("/organizations/{org}/preprodartifacts/snapshots/latest-base/")
+def latest_base(
+    org: str,
+    resources: Res,
+    actor: Asker,
+    app_id: str = "",
+    branch: str | None = None,
+    project: str | None = None,
+    projectSlug: str | None = None,
+    compact_metadata: str = "",
+) -> dict[str, Any]:
+    """The newest snapshot of an app that has no base itself: what to compare a local run with."""
+    check_org(actor, org)
+    require(actor, "read")
+    if not app_id:
+        raise Invalid("app_id query parameter is required")
+    reach = projects_of(resources, actor)
+    if wanted := project or projectSlug:
+        reach = [found for found in reach if wanted in (found.slug, str(found.id))]
+        if not reach:
+            raise Invalid("Invalid project parameter")
+    if "\0" in app_id + (branch or ""):
+        raise NotFound("No snapshot found")
+    found = snapshots.newest_base(resources, [item.id for item in reach], app_id, branch)
+    return latest_base_document(found, compact=compact_metadata in ("1", "true"))
+
+
 @router.get(_SNAPSHOT)
 def show(
     org: str, number: str, request: Request, resources: Res, actor: Asker, compact_metadata: str = ""
@@ -106,6 +134,51 @@ def delete(org: str, number: str, resources: Res, actor: Asker) -> Response:
     order = Order(actor.org_id, reach, actor.principal, snapshots=[number_of(number)])
     deletion_id = deletion.request(resources, order)
     return Response(status_code=204, headers={"location": f"/api/0/organizations/{org}/deletions/{deletion_id}/"})
+
+
+@router.delete("/internal/preprod-artifact/batch-delete/")
+def batch_delete(resources: Res, actor: Asker, body: Small) -> JSONResponse:
+    """Delete up to a hundred artifacts, whichever of them are there; for administrators."""
+    require(actor, "admin")
+    reach = projects_of(resources, actor)
+    try:
+        wanted = _artifact_numbers(_object(body))
+    except Invalid as wrong:
+        sentence = "Invalid JSON body" if str(wrong) == "Invalid json body" else str(wrong)
+        return JSONResponse({"error": sentence}, 400)
+    found = deletion.present(resources, [project.id for project in reach], wanted)
+    if not found:
+        return JSONResponse({"error": "No artifacts found with the provided IDs"}, 404)
+    order = Order(actor.org_id, reach, actor.principal, snapshots=found, is_for_all_projects=actor.project_id is None)
+    deletion_id = deletion.request(resources, order)
+    return JSONResponse(
+        {
+            "success": True,
+            "message": f"{len(found)} artifacts are deleted.",
+            "artifact_ids": [str(number) for number in found],
+            "deletion": str(deletion_id),
+        },
+        headers={"location": f"/api/0/organizations/{actor.org_slug}/deletions/{deletion_id}/"},
+    )
+
+
+def _artifact_numbers(fields: dict[str, Any]) -> list[int]:
+    items = fields.get("preprod_artifact_ids")
+    if not items:
+        raise Invalid("preprod_artifact_ids is required")
+    if not isinstance(items, list):
+        raise Invalid("preprod_artifact_ids must be an array")
+    numbers = [number for number in cast("list[object]", items) if _is_number(number)]
+    if len(numbers) != len(cast("list[object]", items)):
+        raise Invalid("preprod_artifact_ids must contain valid integers")
+    if len(numbers) > _MOST_AT_ONCE:
+        raise Invalid(f"Cannot delete more than {_MOST_AT_ONCE} artifacts at once")
+    return [int(str(number)) for number in numbers]
+
+
+def _is_number(value: object) -> bool:
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 @router.post("/organizations/{org}/preprodartifacts/{number}/approve/", status_code=201)

@@ -212,6 +212,23 @@ def results(tx: Tx, comparison_id: UUID) -> list[Result]:
     )
 
 
+def result_about(tx: Tx, comparison_id: UUID, identifier: str) -> Result | None:
+    """What a comparison found about one name, or about a removed or skipped image of this digest."""
+    return rows.one(
+        tx,
+        Result,
+        """
+        SELECT name, category, head_digest, base_digest, previous_name, changed_pixels, total_pixels, threshold,
+               head_width, head_height, base_width, base_height, reason, detail, mask_id
+          FROM comparison_image
+         WHERE comparison_id = %(id)s
+           AND (name = %(identifier)s OR (base_digest = %(identifier)s AND category IN ('removed', 'skipped')))
+         ORDER BY (name = %(identifier)s) DESC, name LIMIT 1
+        """,
+        {"id": comparison_id, "identifier": identifier},
+    )
+
+
 def unclaimed(tx: Tx, now: datetime, limit: int) -> list[UUID]:
     """Comparisons that somebody should take: waiting, or left running by a worker that is gone."""
     return rows.column(

@@ -184,6 +184,46 @@ def images(tx: Tx, artifact_id: UUID) -> list[Image]:
     )
 
 
+def images_after(tx: Tx, artifact_id: UUID, after: str, limit: int) -> list[Image]:
+    """The next images of a snapshot beyond a name, by name."""
+    return rows.many(
+        tx,
+        Image,
+        """
+        SELECT i.name, i.digest, i.width, i.height, i.diff_threshold, i.facts, i.image_id, b.storage_key
+          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id
+         WHERE i.artifact_id = %(artifact)s AND i.name > %(after)s ORDER BY i.name LIMIT %(limit)s
+        """,
+        {"artifact": artifact_id, "after": after, "limit": limit},
+    )
+
+
+def image_of_digest(tx: Tx, artifact_id: UUID, digest: str) -> Image | None:
+    """The first image of a snapshot, by name, that has this digest."""
+    return rows.one(
+        tx,
+        Image,
+        """
+        SELECT i.name, i.digest, i.width, i.height, i.diff_threshold, i.facts, i.image_id, b.storage_key
+          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id
+         WHERE i.artifact_id = %(artifact)s AND i.digest = %(digest)s ORDER BY i.name LIMIT 1
+        """,
+        {"artifact": artifact_id, "digest": digest},
+    )
+
+
+def manifest_key(tx: Tx, artifact_id: UUID) -> str:
+    """The storage key of a snapshot's manifest."""
+    key = rows.value(
+        tx,
+        str,
+        "SELECT b.storage_key FROM snapshot s JOIN blob b ON b.id = s.manifest_id WHERE s.artifact_id = %(artifact)s",
+        {"artifact": artifact_id},
+    )
+    assert key is not None  # noqa: S101  a snapshot names its manifest by a foreign key
+    return key
+
+
 def images_named(tx: Tx, artifact_id: UUID, names: list[str]) -> list[Image]:
     """Those images of a snapshot that have one of these names, by name."""
     return rows.many(
@@ -252,6 +292,21 @@ def newest_by_head(tx: Tx, project_ids: list[int], head_sha: str, app_id: str | 
          ORDER BY a.created_at DESC, a.number DESC LIMIT 1
         """,
         {"projects": project_ids, "sha": head_sha, "app": app_id},
+    )
+
+
+def newest_base(tx: Tx, project_ids: list[int], app_id: str, branch: str | None) -> int | None:
+    """The number of the newest snapshot of an app that has no base itself, on one branch if that is given."""
+    return rows.value(
+        tx,
+        int,
+        """
+        SELECT a.number FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
+         WHERE a.project_id = ANY(%(projects)s) AND a.deletion_id IS NULL AND a.app_id = %(app)s AND s.base_sha IS NULL
+           AND (%(branch)s::text IS NULL OR s.head_ref = %(branch)s)
+         ORDER BY a.created_at DESC, a.number DESC LIMIT 1
+        """,
+        {"projects": project_ids, "app": app_id, "branch": branch},
     )
 
 

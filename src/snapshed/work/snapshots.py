@@ -263,6 +263,56 @@ def details(resources: Resources, project_ids: list[int], number: int) -> Detail
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ImageDetail:
+    """One image of a snapshot and what the newest finished comparison says of it; `status` is None without one."""
+
+    org_slug: str
+    project_slug: str
+    name: str
+    status: str | None
+    head: Image | None
+    base: Image | None
+    result: Result | None
+    manifest_threshold: float | None
+
+
+def image_detail(resources: Resources, project_ids: list[int], number: int, identifier: str) -> ImageDetail:
+    """One image by name or digest: of the snapshot itself, else one that its base has and it has not. Raises NotFound."""
+    with resources.database.transaction() as tx:
+        snapshot = _find(tx, project_ids, number)
+        if "\0" in identifier:
+            raise NotFound("Image not found in snapshot")
+        named = snapshots.images_named(tx, snapshot.artifact_id, [identifier])
+        head = named[0] if named else snapshots.image_of_digest(tx, snapshot.artifact_id, identifier)
+        comparison = comparisons.newest(tx, snapshot.artifact_id)
+        if comparison is not None and comparison.state != "done":
+            comparison = None
+        wanted = head.name if head else identifier
+        result = comparisons.result_about(tx, comparison.id, wanted) if comparison else None
+        if head is None and (result is None or result.category not in ("removed", "skipped")):
+            raise NotFound("Image not found in snapshot")
+        name = head.name if head else result.name if result else identifier
+        base = None
+        if comparison is not None and (result is None or result.category != "added"):
+            old_name = result.previous_name if result and result.previous_name else name
+            found = snapshots.images_named(tx, comparison.base_id, [old_name])
+            base = found[0] if found else None
+        status = None if comparison is None else result.category if result else "unchanged"
+        return ImageDetail(
+            snapshot.org_slug, snapshot.project_slug, name, status, head, base, result, snapshot.diff_threshold
+        )
+
+
+def newest_base(resources: Resources, project_ids: list[int], app_id: str, branch: str | None) -> Details:
+    """The newest snapshot of an app that has no base itself. Raises NotFound."""
+    with resources.database.transaction() as tx:
+        number = snapshots.newest_base(tx, project_ids, app_id, branch)
+    if number is None:
+        raise NotFound("No snapshot found")
+    return details(resources, project_ids, number)
+
+
 def newest_of_commit(resources: Resources, project_ids: list[int], head_sha: str, app_id: str | None) -> int:
     """The number of the newest snapshot of a commit. Raises NotFound."""
     with resources.database.transaction() as tx:

@@ -6,7 +6,7 @@ elsewhere, in `remove`.
 
 from snapshed.work.deletion.journaling import journal, journal_waiting
 from snapshed.work.deletion.marking import request
-from snapshed.work.deletion.orders import Filter, Order, preview
+from snapshed.work.deletion.orders import Filter, Order, present, preview
 from snapshed.work.deletion.releasing import release_waiting
 
-__all__ = ["Filter", "Order", "journal", "journal_waiting", "preview", "release_waiting", "request"]
+__all__ = ["Filter", "Order", "journal", "journal_waiting", "present", "preview", "release_waiting", "request"]

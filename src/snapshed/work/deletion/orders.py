@@ -105,6 +105,13 @@ def meant_by(tx: Tx, order: Order) -> Meant:
     return Meant(deletions.targets_by_filter(tx, project.id, None, None, None), None)
 
 
+def present(resources: Resources, project_ids: list[int], numbers: Sequence[int]) -> list[int]:
+    """Those of the numbers that are unmarked artifacts of these projects, in order."""
+    with resources.database.transaction() as tx:
+        found = deletions.targets_by_number(tx, project_ids, sorted(set(numbers)))
+    return sorted(target.number for target in found)
+
+
 def _numbered(tx: Tx, order: Order) -> list[Target]:
     wanted = sorted(set(order.snapshots))
     found = deletions.targets_by_number(tx, [project.id for project in order.projects], wanted)
