@@ -5,6 +5,7 @@ No test here looks inside the server; what counts is exit codes, standard output
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -27,12 +29,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from snapshed.cli import commit, transfer
+from snapshed.cli import archives, commit, transfer
 from snapshed.cli.commit import Checkout
 from snapshed.cli.http import Server, server_of
 from snapshed.cli.images import scan
 from snapshed.cli.terminal import Output, printable
-from snapshed.errors import Invalid
+from snapshed.errors import Broken, Invalid
 from snapshed.settings import Secret
 
 COMMAND = (sys.executable, "-m", "snapshed")
@@ -292,6 +294,84 @@ def test_what_is_not_there_is_refused_in_one_sentence(site: Site, arguments: lis
     done = site.run(*arguments)
     assert (done.status, done.out) == (2, "")
     assert one_sentence(done.err)
+
+
+# --- Reviewing and downloading -----------------------------------------------------------------------------------------
+
+
+def test_a_rejection_and_an_approval_decide_the_gate(site: Site, folder: Path, sha: Callable[[], str]) -> None:
+    base, head = sha(), sha()
+    site.run("upload", folder, "--app-id", "decided", "--head-sha", base)
+    draw(folder / "home.png")
+    done = site.run("upload", folder, "--app-id", "decided", "--head-sha", head, "--base-sha", base, "--json")
+    number = done.json["snapshot"]
+    assert site.run("wait", number).status == 1
+    rejected = site.run("reject", number)
+    assert rejected.status == 0
+    assert f"Snapshot {number}: Rejected." in rejected.out
+    assert site.run("wait", number).status != 0
+    approved = site.run("approve", number, "--json")
+    assert approved.json == {"snapshot": number, "detail": "Approved", "url": f"{site.url}/snapshots/{number}"}
+    assert site.run("wait", number).status == 0
+    assert "Already approved" in site.run("approve", number).out
+
+
+def test_a_snapshot_is_downloaded_as_it_was_uploaded(site: Site, folder: Path, tmp_path: Path) -> None:
+    number = site.run("upload", folder, "--app-id", "web", "--no-git-metadata", "--json").json["snapshot"]
+    out = tmp_path / "copy"
+    done = site.run("download", number, "--out", out)
+    assert done.status == 0, done.err
+    assert "4 files" in done.out
+    for file in ("home.png", "cart/full.png"):
+        assert (out / file).read_bytes() == (folder / file).read_bytes()
+    assert json.loads((out / "manifest.json").read_text())["kind"] == "snapshot"
+    site.run("delete", number, "--yes")
+    gone = site.run("download", number, "--out", tmp_path / "gone")
+    assert gone.status == 2
+    assert one_sentence(gone.err)
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("name", ["../escaped.png", "/escaped.png", "a/../../escaped.png", "a\\..\\escaped.png"])
+def test_an_archive_cannot_write_outside_the_folder(tmp_path: Path, name: str) -> None:
+    """A server that is not ours, or has been taken over, sends an archive with an evil name."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("fine.png", b"fine")
+        archive.writestr(name, b"evil")
+
+    class Evil(Server):
+        def __init__(self) -> None:
+            pass
+
+        def stream(self, path: str, **query: str) -> Iterator[bytes]:
+            del path, query
+            yield made.getvalue()
+
+    with pytest.raises(Broken, match="outside the folder"):
+        archives.download(Evil(), "1", tmp_path / "out", Output(quiet=True))
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_an_archive_does_not_follow_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/link").symlink_to(tmp_path / "elsewhere")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("link/evil.png", b"evil")
+
+    class Evil(Server):
+        def __init__(self) -> None:
+            pass
+
+        def stream(self, path: str, **query: str) -> Iterator[bytes]:
+            del path, query
+            yield made.getvalue()
+
+    with pytest.raises(Broken, match="outside the folder"):
+        archives.download(Evil(), "1", tmp_path / "out", Output(quiet=True))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 # --- Deleting --------------------------------------------------------------------------------------------------------

@@ -383,3 +383,25 @@ def test_two_hundred_and_thirty_megabytes_arrive_in_parallel_batches(project: Pr
     project.delete(run.number)
     project.service.settle()
     assert not {key for key in project.service.files() if f"/{project.id}/" in key}
+
+
+# --- Downloading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen_by", ["app", "snapshot"])
+def test_what_was_uploaded_is_downloaded(project: Project, folder: Path, tmp_path: Path, chosen_by: str) -> None:
+    images = {f"page {number}/shot.png": png(f"download {number}") for number in range(20)}
+    fill(folder, images)
+    number = upload(project, folder, app=f"app-{chosen_by}").number
+    choice = ["--app-id", f"app-{chosen_by}"] if chosen_by == "app" else ["--snapshot-id", str(number)]
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [str(PROGRAM), "snapshots", "download", *choice, "--output", str(out)],
+        env=clean_environment(
+            SENTRY_AUTH_TOKEN=project.token, SENTRY_PROJECT=project.slug, HOME=str(tmp_path)
+        ),
+        cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Downloaded 21 images" in done.stdout + done.stderr
+    assert {name: (out / name).read_bytes() for name in images} == images

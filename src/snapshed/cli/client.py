@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from snapshed import settings
-from snapshed.cli import commit, images, receipts, transfer, waiting
+from snapshed.cli import archives, commit, images, receipts, transfer, waiting
 from snapshed.cli.commit import Facts
 from snapshed.cli.http import Document, Server, inner, items, server_of
-from snapshed.cli.terminal import Output, counted
+from snapshed.cli.terminal import Output, counted, sized
 from snapshed.errors import Broken, Invalid, Unavailable
 
 _WAIT_SECONDS = 600.0
@@ -32,7 +32,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for the verdict and exi
 
 def register(app: typer.Typer) -> None:
     """Add the client commands."""
-    for command in (upload, wait, show, delete, receipt):
+    for command in (upload, wait, show, approve, reject, download, delete, receipt):
         app.command()(command)
 
 
@@ -207,6 +207,47 @@ def _say_changes(details: Document, output: Output) -> None:
     for name in ("added", "removed"):
         for image in items(details, name):
             output.say(f"{name}  {image['image_file_name']}")
+
+
+def approve(snapshot: Number, url: Url = None, token: Token = None, as_json: Json = False) -> None:
+    """Approve a snapshot as it stands: its changes are wanted."""
+    _decide(snapshot, "approve", url, token, Output(as_json=as_json))
+
+
+def reject(snapshot: Number, url: Url = None, token: Token = None, as_json: Json = False) -> None:
+    """Reject a snapshot: its changes are not wanted."""
+    _decide(snapshot, "reject", url, token, Output(as_json=as_json))
+
+
+def _decide(snapshot: str, decision: str, url: str | None, token: str | None, output: Output) -> None:
+    number = waiting.number_of(snapshot)
+    with server_of(token, url) as server:
+        answer = server.post(f"preprodartifacts/{number}/{decision}/", {"feature_type": "snapshots"})
+        page = server.page(number)
+    if output.as_json:
+        output.document({"snapshot": number, "detail": answer.get("detail"), "url": page})
+        return
+    output.say(f"Snapshot {number}: {answer.get('detail')}.")
+    output.say(page)
+
+
+def download(
+    snapshot: Number,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; else ./snapshot-NUMBER.")] = None,
+    url: Url = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Download a snapshot's images and its manifest into a folder."""
+    output = Output(as_json=as_json)
+    number = waiting.number_of(snapshot)
+    folder = out or Path(f"snapshot-{number}")
+    with server_of(token, url) as server:
+        done = archives.download(server, number, folder, output)
+    if as_json:
+        output.document({"snapshot": number, "folder": str(done.folder), "files": done.files, "bytes": done.bytes})
+        return
+    output.say(f"Snapshot {number}: {counted(done.files, 'file')}, {sized(done.bytes)}, written to {done.folder}.")
 
 
 # --- Deletions -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
@@ -75,6 +75,19 @@ class Server:
     def get_of_project(self, project: str, path: str, **query: str) -> Document:
         """Read one JSON object of a project."""
         return document(self._api("GET", self._of_project(project, path), query))
+
+    def stream(self, path: str, **query: str) -> Iterator[bytes]:
+        """The bytes of an answer of this organization, in pieces. Raises Unavailable also when it breaks off."""
+        address = f"{self.url}/api/0/organizations/{quote(self.org, safe='')}/{path}"
+        headers = {"authorization": f"Bearer {self._token}"}
+        try:
+            with self._http.stream("GET", address, headers=headers, params=query) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._failure(response)
+                yield from response.iter_bytes()
+        except httpx.TransportError:
+            raise Unavailable(f"{self.url} cannot be reached, or broke off.") from None
 
     def post(self, path: str, body: Mapping[str, object]) -> Document:
         """Send a JSON object; repeated when the server asks for patience, so the request must bear repeating."""

@@ -47,10 +47,16 @@ class Outcome:
         return {"snapshot": self.number, "verdict": self.verdict, "counts": self.counts, "url": self.url}
 
 
+def number_of(text: str) -> str:
+    """A snapshot's number as it was typed. Raises Invalid for anything else."""
+    if not text.isascii() or not text.isdigit():
+        raise Invalid(f"{printable(text)!r} is no snapshot; a snapshot is a number, such as 12.")
+    return text
+
+
 def details(server: Server, number: str, *, compact: bool = False) -> Document:
     """What the server knows of a snapshot. Raises NotFound."""
-    if not number.isascii() or not number.isdigit():
-        raise Invalid(f"{printable(number)!r} is no snapshot; a snapshot is a number, such as 12.")
+    number_of(number)
     query = {"compact_metadata": "1"} if compact else {}
     return server.get(f"preprodartifacts/snapshots/{number}/", **query)
 
