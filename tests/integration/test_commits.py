@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import psycopg
 import pytest
-from fixtures.world import World
+from fixtures.world import World, digest
 from test_races import in_background, until, waits_for_a_lock
 
+from snapshed.domain.grants import Grant
 from snapshed.errors import Conflict
-from snapshed.work import deletion
+from snapshed.ledger import Draft, store
+from snapshed.work import deletion, uploads
 
 IMAGES = {"one.png": b"image"}
 
@@ -42,3 +46,29 @@ def test_a_repeated_create_does_not_bring_its_deleted_snapshot_back_though_other
     deletion.request(world.resources, world.order(everything=True))
     world.tidy()
     assert world.files() == []
+
+
+def test_what_a_dead_upload_had_only_announced_goes_when_its_session_ends(world: World) -> None:
+    """The uploader died between announcing an image and saying that it is whole; its bytes are in the store."""
+    session = world.begin()
+    store(world.resources, session, [Draft("image", digest(b"half"), b"half")])
+    assert world.stored(b"half") == {b"half"}
+    world.clock.pass_time(timedelta(hours=7))
+    world.tidy()
+    world.clock.pass_time(timedelta(hours=1))
+    world.tidy()
+    assert world.files() == []
+    assert world.count("blob") == 0
+
+
+def test_an_uploader_whose_copy_lost_can_name_the_winner_after_the_winners_session_has_ended(world: World) -> None:
+    """Two clients bring the same image. One copy is kept, the first client's; that client is never heard of again."""
+    gone, living = world.begin(), world.begin()
+    world.keep(gone, *IMAGES.values())
+    world.keep(living, *IMAGES.values())
+    world.clock.pass_time(timedelta(minutes=45))
+    living = uploads.keep_open(world.resources, Grant(living.session_id, living.org_id, living.project_id, frozenset()))
+    world.clock.pass_time(timedelta(minutes=30))
+    world.tidy()
+    assert world.create(IMAGES)
+    assert world.stored(*IMAGES.values()) == set(IMAGES.values())

@@ -11,7 +11,7 @@ import pytest
 from fixtures.world import World, digest
 from PIL import Image
 
-from snapshed.db import comparisons
+from snapshed.db import comparisons, tombstones
 from snapshed.domain import keys
 from snapshed.engine import Engine
 from snapshed.errors import Held, MissingImages, NotFound, OwnerGone, PlanChanged
@@ -216,3 +216,22 @@ def test_a_snapshot_whose_image_was_withdrawn_can_still_be_deleted(world: World)
     assert world.receipt(last)["state"] == "complete"
     assert world.files() == []
     assert world.disagreements() == []
+
+
+def test_the_same_bytes_under_another_key_hold_the_receipt_open(world: World) -> None:
+    """Two clients uploaded the image at once. The loser's copy is condemned, but its PUT may still land: a receipt that
+    closed before could be followed by the very bytes it says are gone."""
+    winner, loser = world.begin(), world.begin()
+    rows = store(world.resources, loser, [Draft("image", digest(SECRET), SECRET)])
+    world.keep(winner, SECRET)
+    world.create({"page.png": SECRET})
+    with world.resources.database.transaction() as tx:
+        tombstones.condemn_pending(tx, [row.id for row in rows], world.resources.now(), settled=False)
+    withdrawal = world.withdraw(SECRET)
+    world.tidy()
+    assert world.receipt(withdrawal)["objects"]["image"]["released"] == 2
+    assert world.receipt(withdrawal)["state"] == "removing"
+    world.clock.pass_time(timedelta(hours=1))
+    world.tidy()
+    assert world.receipt(withdrawal)["state"] == "complete"
+    assert world.stored(SECRET) == set()

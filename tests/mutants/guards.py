@@ -58,7 +58,7 @@ GUARDS = (
         "ledger.py",
         "sorted([*winners.values(), *won])",
         "sorted(won)",
-        (DELETION, RACES),
+        (COMMITS,),
     ),
     Guard(
         "a mask is announced only under its comparison, both sides unmarked",
@@ -248,7 +248,7 @@ GUARDS = (
         "    tombstones.condemn_pending(tx, tombstones.pending_of_sessions(tx, session_ids), "
         "resources.now(), settled=False)\n",
         "",
-        (DELETION, RACES),
+        (COMMITS,),
     ),
     Guard(
         "what a dead hold announced is condemned",
