@@ -412,7 +412,7 @@ def siblings(here: Place, sizes: Sizes) -> list[dict[str, Any]]:
     for count in sizes.siblings:
         here.field.siblings(first, count - planted, shared)
         planted = count
-        for number in range(max(3, sizes.rounds)):
+        for number in range(sizes.rounds * 3):
             target = here.field.snapshot([*common, *here.field.images(sizes.sibling_images - shared)])
             took = delete_here(here, target)
             if number == 0:

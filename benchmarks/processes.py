@@ -129,6 +129,24 @@ def seaweedfs() -> Generator[S3]:
         "actions": ["Admin", "Read", "Write", "List"],
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    try:
+        # Somebody else may take a port between our look and its use.
+        process, endpoint = next(filter(None, (_weed(folder) for _ in range(5))), (None, ""))
+        if process is None:
+            raise SystemExit(f"The S3 server does not start:\n{(folder / 'log').read_text(errors='replace')[-2000:]}")
+        try:
+            _make_bucket(endpoint)
+            yield S3(endpoint, str(folder))
+        finally:
+            # It keeps nothing anybody wants, and its orderly stop takes long.
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _weed(folder: Path) -> tuple[subprocess.Popen[bytes], str] | None:
+    """Start it on free ports; None if it ends at once."""
     master, volume, filer, port = (_free_port() for _ in range(4))
     weed = str(Path(sys.executable).with_name("weed"))
     command = [
@@ -138,16 +156,8 @@ def seaweedfs() -> Generator[S3]:
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        try:
-            endpoint = f"http://127.0.0.1:{port}"
-            _wait(process, endpoint, folder / "log")
-            _make_bucket(endpoint)
-            yield S3(endpoint, str(folder))
-        finally:
-            # It keeps nothing anybody wants, and its orderly stop takes long.
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            shutil.rmtree(folder, ignore_errors=True)
+    endpoint = f"http://127.0.0.1:{port}"
+    return (process, endpoint) if _answers(process, endpoint) else None
 
 
 def _free_port() -> int:
@@ -164,19 +174,21 @@ def _free_port() -> int:
     raise SystemExit("There is no free port for the S3 server.")
 
 
-def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+def _answers(process: subprocess.Popen[bytes], endpoint: str) -> bool:
     for _ in range(600):
         if process.poll() is not None:
-            break
+            return False
         try:
             urllib.request.urlopen(endpoint, timeout=1).close()
         except urllib.error.HTTPError:
-            return
+            return True
         except OSError:
             time.sleep(0.05)
             continue
-        return
-    raise SystemExit(f"The S3 server does not answer:\n{log.read_text(errors='replace')[-2000:]}")
+        return True
+    process.kill()
+    process.wait()
+    return False
 
 
 def _make_bucket(endpoint: str) -> None:
