@@ -455,22 +455,90 @@ def measure(kinds: Sequence[str], wanted: Sequence[str], sizes: Sizes, root: Pat
     return measured
 
 
+def tables(document: dict[str, Any]) -> str:
+    """What the last whole run said, min, median and max, ready for the README."""
+    said: list[str] = []
+    for kind in ("disk", "s3"):
+        if kind not in document:
+            continue
+        found = document[kind]
+        most = max(entry["unshared"] for entry in found["rates"])
+        whole = [entry for entry in found["rates"] if entry["unshared"] == most]
+        lines: list[tuple[str | float, ...]] = []
+
+        def line(words: str, values: Sequence[float], lines: list[tuple[str | float, ...]] = lines) -> None:
+            lines.append((words, *figures.spread(values)))
+
+        for share in sorted({entry["unshared"] for entry in found["rates"]}):
+            here = [entry["ours"] for entry in found["rates"] if entry["unshared"] == share]
+            line(f"{share} unshared: answered, s", [one["answer"] for one in here])
+            line(f"{share} unshared: bytes gone, s", [one["gone"] for one in here])
+            line(f"{share} unshared: complete, s", [one["complete"] for one in here])
+        line(f"{most} unshared: objects gone/s", [most / entry["ours"]["gone"] for entry in whole])
+        for name, words in (("bare", "bare removal"), ("singles", "singles on 8 threads"), ("as_it_was", "as it was")):
+            line(
+                f"speed until gone / {words}",
+                [entry["others"][name]["wall"] / entry["ours"]["gone"] for entry in whole],
+            )
+        parts_of = [entry for entry in found["parts"] if entry["unshared"] in (0, most)]
+        for share in (0, most):
+            here = [entry for entry in parts_of if entry["unshared"] == share]
+            line(f"{share} unshared: transactions, s", [entry["database"] for entry in here])
+            line(f"{share} unshared: PostgreSQL cpu, s", [entry["postgres_cpu"] for entry in here])
+            line(f"{share} unshared: store requests", [sum(entry["requests"].values()) for entry in here])
+        said.append(figures.table((f"{kind}: {whole[0]['images']} images", "min", "median", "max"), lines))
+        small = document["sizes"]["small"]
+        lines = [
+            (
+                f"{phase}, s",
+                statistics.median([one[phase] for one in found["latency"]]),
+                figures.percentile([one[phase] for one in found["latency"]], 0.99),
+            )
+            for phase in ("answer", "gone", "complete")
+        ]
+        said.append(figures.table((f"{kind}: {small} images, all unshared", "p50", "p99"), lines))
+        if "siblings" in found:
+            lines = [
+                (
+                    f"{count} siblings",
+                    *(
+                        statistics.median([one[field] for one in found["siblings"] if one["siblings"] == count])
+                        for field in ("database", "postgres_cpu")
+                    ),
+                )
+                for count in sorted({one["siblings"] for one in found["siblings"]})
+            ]
+            title = (
+                f"{kind}: {document['sizes']['sibling_images']} images beside",
+                "transactions, s",
+                "PostgreSQL cpu, s",
+            )
+            said.append(figures.table(title, lines))
+    return "\n\n".join(said)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time deletions beside what they are compared with.")
     parser.add_argument("--quick", action="store_true", help="small sizes, about a minute; nothing is kept")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--store", choices=["disk", "s3"], action="append")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; nothing is kept")
+    parser.add_argument("--table", action="store_true", help="measure nothing; show what the last whole run kept")
+    parser.add_argument("--rounds", type=int, default=WHOLE.rounds, help="of the whole sizes")
     chosen = parser.parse_args()
-    sizes = TINY if chosen.tiny else QUICK if chosen.quick else WHOLE
+    if chosen.table:
+        print(tables(figures.kept("deletion")))
+        return
+    sizes = TINY if chosen.tiny else QUICK if chosen.quick else dataclasses.replace(WHOLE, rounds=chosen.rounds)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     document = figures.document(sizes=dataclasses.asdict(sizes))
     # Where the embedded database's own user may reach it.
     with tempfile.TemporaryDirectory(prefix="snapshed-benchmark-") as folder:
         Path(folder).chmod(0o755)
         document |= measure(chosen.store or ["disk", "s3"], chosen.only or PARTS, sizes, Path(folder))
-    if sizes is WHOLE and not chosen.only and not chosen.store:
+    if sizes.images == WHOLE.images and not chosen.only and not chosen.store:
         figures.keep("deletion", document)
+        print(tables(document))
 
 
 if __name__ == "__main__":

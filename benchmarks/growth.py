@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import figures
 import psycopg
 from obstore.store import LocalStore
 from planting import Field
@@ -106,3 +107,18 @@ def _sizes(resources: Resources) -> dict[str, dict[str, int]]:
         name: {"bytes": size, "live": live, "dead": dead, "vacuums": vacuums}
         for name, size, live, dead, vacuums in found
     }
+
+
+def table(document: dict[str, Any]) -> str:
+    """Sizes and dead rows as the deletions go by: tables of work in progress must level off."""
+    samples = document["samples"]
+    shown = sorted({0, len(samples) // 4, len(samples) // 2, len(samples) * 3 // 4, len(samples) - 1})
+    title = ("KiB / dead rows after", *(f"{samples[index]['deletions']:,}" for index in shown))
+    lines = [
+        (
+            name,
+            *(f"{one['bytes'] // 1024:,} / {one['dead']:,}" for one in (samples[at]["tables"][name] for at in shown)),
+        )
+        for name in TABLES
+    ]
+    return figures.table(title, lines)

@@ -333,13 +333,36 @@ def _environment(extra: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SNAPSHED_")} | extra
 
 
+def tables(document: dict[str, Any]) -> str:
+    """What a kept run said, ready for the README."""
+    if "samples" in document:
+        return growth.table(document)
+    lines: list[tuple[str | float, ...]] = []
+    for phase in document["phases"]:
+        for what in ("head", "create"):
+            if what in phase["waits"]:
+                waits = phase["waits"][what]
+                lines.append((f"{phase['phase']}: {what}", waits["times"], waits["p50"], waits["p99"], waits["most"]))
+    seconds = sum(phase["seconds"] for phase in document["phases"])
+    checked = document["checked"]
+    return (
+        figures.table(("seconds", "times", "p50", "p99", "most"), lines)
+        + f"\n\n{document['events']:,} events in {seconds / 60:.0f} minutes, {document['events'] / seconds:.0f} a second; "
+        f"{len(checked['breaches'])} breaches; looked at afterwards: {checked['looked_at']}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Uploads, comparisons and deletions without pause, and a checker.")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--store", choices=["disk", "s3"], default="disk")
     parser.add_argument("--deletions", type=int, help="instead: so many small deletions, and the sizes of the tables")
     parser.add_argument("--keep", action="store_true", help="keep the figures under results/")
+    parser.add_argument("--table", choices=["soak", "growth"], help="measure nothing; show what was kept")
     chosen = parser.parse_args()
+    if chosen.table:
+        print(tables(figures.kept(chosen.table)))
+        return
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     name = "soak" if chosen.deletions is None else "growth"
     document = figures.document()
@@ -352,6 +375,7 @@ def main() -> None:
             document |= growth.measure(chosen.deletions, root)
     if chosen.keep:
         figures.keep(name, document)
+    print(tables(document))
     if name == "soak":
         print(
             json.dumps(
