@@ -24,18 +24,19 @@ import tempfile
 import time
 import zlib
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from processes import READY, cpu_seconds, service, started
 
 from snapshed import __version__
 from snapshed.domain import grants
 
 RESULTS = Path(__file__).parent / "results" / "upload.json"
 CLIENT = Path(sys.executable).with_name("sentry-cli")
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def png(seed: str, side: int = 32) -> bytes:
 def snapshed(folder: Path) -> Generator[Server]:
     """`snapshed serve` as anybody starts it: embedded database, objects on disk, a worker beside."""
     data = folder / "snapshed-data"
-    command = [sys.executable, "-m", "snapshed", "serve", "--data", str(data), "--port", "0"]
-    with started(command, "Snapshed is ready at ", folder / "snapshed.log"):
+    with started(service("serve", data, "--port", "0"), READY, folder / "snapshed.log"):
         yield Server("snapshed", (data / "admin-token").read_text().strip(), "main", str(data))
 
 
@@ -102,29 +102,6 @@ def null(folder: Path) -> Generator[Server]:
     with started([sys.executable, __file__, mark], "null server at ", folder / "null.log") as address:
         token = grants.org_token(address, "main", datetime.now(UTC), grants.new_secret(secrets.token_bytes(32)))
         yield Server("null", token, "main", mark)
-
-
-@contextmanager
-def started(command: list[str], ready: str, log: Path) -> Generator[str]:
-    """Start a server and yield the address it prints once it is ready; stop it in good order."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SNAPSHED_", "SENTRY_"))}
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environ)
-        try:
-            assert process.stdout is not None
-            line = next((line for line in process.stdout if line.startswith(ready)), None)
-            if line is None:
-                raise SystemExit(f"A server did not start:\n{log.read_text()}")
-            yield line.removeprefix(ready).strip()
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(15)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 def serve_null() -> None:
@@ -205,31 +182,6 @@ def upload(server: Server, folder: Path, home: Path) -> Took:
     if process.returncode != 0:
         raise SystemExit(f"The upload to {server.name} failed:\n{(home / 'client.log').read_text()}")
     return Took(wall, usage.ru_utime + usage.ru_stime, cpu_seconds(server.processes) - before)
-
-
-def cpu_seconds(mark: str) -> float:
-    """Processor time of every process whose command line contains `mark`, of their descendants, and of those of their
-    children that have ended. Zero where there is no /proc."""
-    parents: dict[int, int] = {}
-    used: dict[int, int] = {}
-    family: set[int] = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue  # ended while we looked
-        number = int(folder.name)
-        parents[number] = int(fields[1])
-        used[number] = sum(map(int, fields[11:15]))
-        if mark in command and number != os.getpid():
-            family.add(number)
-    grown = True
-    while grown:
-        children = {number for number, parent in parents.items() if parent in family} - family
-        family |= children
-        grown = bool(children)
-    return sum(used[number] for number in family) / TICKS
 
 
 def measure(images: int, rounds: int, root: Path) -> list[dict[str, Any]]:

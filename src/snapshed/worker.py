@@ -67,7 +67,7 @@ def _engine() -> Generator[Engine]:
 
 
 class Worker:
-    """Everything one process works on. Two threads: the queue's event loop in the main one, tidying in the other."""
+    """Everything one process works on: the queue's event loop in the main thread, tidying in two others."""
 
     def __init__(self, resources: Resources, engine: Engine, stopping: threading.Event) -> None:
         self._resources = resources
@@ -79,8 +79,9 @@ class Worker:
         if stop_with_parent:
             threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
         threading.Thread(target=self._abort_late_pairs, name="abort", daemon=True).start()
-        tidying = threading.Thread(target=self._tidy, name="tidy")
-        tidying.start()
+        tidying = [threading.Thread(target=self._tidy, name=names[0], args=[names]) for names in _THREADS]
+        for thread in tidying:
+            thread.start()
         try:
             while not self._stopping.is_set():
                 try:
@@ -92,7 +93,8 @@ class Worker:
                     self._stopping.wait(POLL_SECONDS)
         finally:
             self._stopping.set()
-            tidying.join()
+            for thread in tidying:
+                thread.join()
 
     def _abort_late_pairs(self) -> None:
         """A pair may take a minute, a stop may not: what is not compared soon after is compared by the next worker."""
@@ -120,12 +122,14 @@ class Worker:
 
     # --- Tidying ----------------------------------------------------------------------------------------------
 
-    def _tidy(self) -> None:
+    def _tidy(self, names: tuple[str, ...]) -> None:
+        """Run the steps of one thread until told to stop, again at once while one of them finds something to do."""
+        steps = tuple((name, step) for name, step in _STEPS if name in names)
         listener: psycopg.Connection[object] | None = None
         swept_at = 0.0
         while not self._stopping.is_set():
-            worked = self._pass_over(_STEPS)
-            if time.monotonic() - swept_at > _SWEEP_SECONDS:
+            worked = self._pass_over(steps)
+            if names is _THREADS[0] and time.monotonic() - swept_at > _SWEEP_SECONDS:
                 swept_at = time.monotonic()
                 self._attempt("sweep", self._sweep_comparisons)
                 self._attempt("scratch", lambda: compare.sweep_scratch(self._resources))
@@ -187,4 +191,10 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("close", receipts.close_finished),
     ("expire", expire.expire),
     ("write traces", traces.write_traces),
+)
+
+_THREADS: tuple[tuple[str, ...], ...] = (
+    ("journal", "release", "condemn", "remove", "remove traces", "expire", "write traces"),
+    # Apart: however long the store is asked about one deletion's objects, those of all others leave it meanwhile.
+    ("close",),
 )

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, LiteralString
+from uuid import uuid4
 
 import pytest
 from fixtures.world import World, digest
+
+from snapshed.db import rows, tombstones
+from snapshed.db.pool import Tx
 
 SHARED = [f"shared {number}".encode() for number in range(40)]
 
@@ -66,3 +72,36 @@ def test_whether_an_image_may_be_read_is_looked_up_from_the_image(crowded: World
     assert not {"artifact", "snapshot_image"} & set(scanned), plan
     indexes = {node.get("Index Name") for node in found}
     assert "snapshot_image_blob" in indexes, indexes
+
+
+def test_a_claim_looks_for_due_tombstones_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is empty most of the time, so the planner takes it for tiny. Ten thousand tombstones must not be
+    looked through again for each of them."""
+    plans: list[dict[str, Any]] = []
+    run = rows.many
+
+    def explained(tx: Tx, row: type[Any], sql: LiteralString, values: Mapping[str, Any] | None = None) -> list[Any]:
+        with tx.transaction(force_rollback=True):
+            found = tx.execute("EXPLAIN (ANALYZE, FORMAT json) " + sql, values).fetchone()
+        assert found is not None
+        plans.append(found[0][0]["Plan"])
+        return run(tx, row, sql, values)
+
+    with world.resources.database.transaction() as tx:
+        tx.execute("ANALYZE tombstone")
+        tx.execute(
+            """
+            INSERT INTO tombstone (storage_key, blob_id, project_id, kind, digest, bytes, made_of, condemned_at,
+                                   not_final_before, next_at)
+            SELECT n::text, gen_random_uuid(), 1, 'image', repeat('0', 64), 1, '{}', now(), now(), now()
+              FROM generate_series(1, 200) n
+            """
+        )
+    now = world.clock() + timedelta(days=1)
+    monkeypatch.setattr(rows, "many", explained)
+    with world.resources.database.transaction() as tx:
+        claimed = tombstones.claim_tombstones(tx, uuid4(), now, now + timedelta(seconds=15), 100)
+
+    assert len(claimed) == 100
+    looked = [node["Actual Loops"] for node in nodes(plans[0]) if node["Node Type"] == "LockRows"]
+    assert looked == [1]

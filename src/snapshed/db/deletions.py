@@ -320,19 +320,8 @@ def lock_open(tx: Tx, deletion_id: UUID) -> bool:
 
 
 def marked_left(tx: Tx, deletion_id: UUID) -> int:
-    """How many rows this deletion has marked and not yet released."""
-    return (
-        rows.value(
-            tx,
-            int,
-            """
-            SELECT (SELECT count(*) FROM artifact WHERE deletion_id = %(id)s)
-                 + (SELECT count(*) FROM snapshot_image WHERE withdrawn_by = %(id)s AND image_id IS NOT NULL)
-            """,
-            {"id": deletion_id},
-        )
-        or 0
-    )
+    """How many artifacts this deletion has marked and not yet released. A withdrawn image is released as it is marked."""
+    return rows.value(tx, int, "SELECT count(*) FROM artifact WHERE deletion_id = %(id)s", {"id": deletion_id}) or 0
 
 
 def trace_tally(tx: Tx, deletion_id: UUID) -> TraceTally:

@@ -59,10 +59,10 @@ def claim(tx: Tx, claim_id: UUID, now: datetime, until: datetime, limit: int) ->
         Due,
         """
         UPDATE trace_due SET claim = %(claim)s, claimed_until = %(until)s
-         WHERE id IN (
+         WHERE id = ANY(ARRAY(  -- asked for once, where IN (...) may be asked again for every row
             SELECT d.id FROM trace_due d JOIN artifact a ON a.id = d.artifact_id
              WHERE a.deletion_id IS NULL AND (d.claimed_until IS NULL OR d.claimed_until < %(now)s)
-             ORDER BY d.at LIMIT %(limit)s FOR SHARE OF a SKIP LOCKED)
+             ORDER BY d.at LIMIT %(limit)s FOR SHARE OF a SKIP LOCKED))
         RETURNING id, trace_id, event, at, facts
         """,
         {"claim": claim_id, "now": now, "until": until, "limit": limit},

@@ -60,9 +60,9 @@ def lock_comparisons(tx: Tx, artifact_ids: list[UUID]) -> list[UUID]:
     )
 
 
-def release(tx: Tx, deletion_id: UUID, artifact_ids: list[UUID], comparison_ids: list[UUID]) -> int:
-    """Write down every blob these rows let go of, whoever else names it. Returns how many are new to the deletion."""
-    return rows.run(
+def release(tx: Tx, deletion_id: UUID, artifact_ids: list[UUID], comparison_ids: list[UUID]) -> None:
+    """Write down every blob these rows let go of, whoever else names it."""
+    rows.run(
         tx,
         """
         WITH named AS (
@@ -98,8 +98,10 @@ def release(tx: Tx, deletion_id: UUID, artifact_ids: list[UUID], comparison_ids:
                 ON CONFLICT (deletion_id, blob_id) DO NOTHING
             RETURNING blob_id
         )
+        -- What the rows name is enqueued by trigger when they go.
         INSERT INTO candidate (blob_id, project_id, cause)
         SELECT w.blob_id, l.project_id, 'release' FROM written w JOIN let_go l ON l.id = w.blob_id
+         WHERE NOT EXISTS (SELECT FROM named n WHERE n.blob_id = w.blob_id)
         """,
         {"deletion": deletion_id, "artifacts": artifact_ids, "comparisons": comparison_ids},
     )
@@ -153,17 +155,39 @@ def tallies(tx: Tx, deletion_id: UUID) -> list[Tally]:
         """
         SELECT x.kind, x.outcome, count(*) AS objects, coalesce(sum(x.bytes), 0)::bigint AS bytes
           FROM (SELECT r.kind, r.bytes,
-                       CASE WHEN b.id IS NULL AND t.blob_id IS NULL THEN 'removed'
+                       -- Asked per blob, not joined: the planner takes `tombstone`, mostly empty, for tiny, and would
+                       -- read all of it for every blob when it is not.
+                       CASE WHEN NOT EXISTS (SELECT FROM blob b WHERE b.id = r.blob_id OFFSET 0)
+                             AND NOT EXISTS (SELECT FROM tombstone t WHERE t.blob_id = r.blob_id OFFSET 0) THEN 'removed'
                             WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0) THEN 'kept_shared'
-                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'kept_pinned'
+                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id OFFSET 0) THEN 'kept_pinned'
                             ELSE 'waiting' END AS outcome
                   FROM release r
-                  LEFT JOIN blob b ON b.id = r.blob_id
-                  LEFT JOIN tombstone t ON t.blob_id = r.blob_id
                  WHERE r.deletion_id = %(id)s) x
          GROUP BY x.kind, x.outcome
         """,
         {"id": deletion_id},
+    )
+
+
+def is_waiting(tx: Tx, deletion_id: UUID) -> bool:
+    """True while something this deletion released is neither gone nor named by anything live: the same question as
+    `tallies` answers, for less, since it ends with the first such blob."""
+    return bool(
+        rows.value(
+            tx,
+            bool,
+            """
+            SELECT true FROM release r
+             WHERE r.deletion_id = %(id)s
+               AND (EXISTS (SELECT FROM tombstone t WHERE t.blob_id = r.blob_id OFFSET 0)
+                    OR (EXISTS (SELECT FROM blob b WHERE b.id = r.blob_id OFFSET 0)
+                        AND NOT EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0)))
+             -- The youngest are removed last, so the first look mostly finds one.
+             ORDER BY r.blob_id DESC LIMIT 1
+            """,
+            {"id": deletion_id},
+        )
     )
 
 
@@ -174,13 +198,12 @@ def objects(tx: Tx, deletion_id: UUID, after: UUID | None, limit: int) -> list[R
         ReleasedObject,
         """
         SELECT r.blob_id, r.kind, r.digest, r.bytes, r.storage_key, r.removed_at,
-               CASE WHEN b.id IS NULL AND t.blob_id IS NULL THEN 'removed'
+               CASE WHEN NOT EXISTS (SELECT FROM blob b WHERE b.id = r.blob_id OFFSET 0)
+                     AND NOT EXISTS (SELECT FROM tombstone t WHERE t.blob_id = r.blob_id OFFSET 0) THEN 'removed'
                     WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0) THEN 'kept_shared'
-                    WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'kept_pinned'
+                    WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id OFFSET 0) THEN 'kept_pinned'
                     ELSE 'waiting' END AS outcome
           FROM release r
-          LEFT JOIN blob b ON b.id = r.blob_id
-          LEFT JOIN tombstone t ON t.blob_id = r.blob_id
          WHERE r.deletion_id = %(id)s AND (%(after)s::uuid IS NULL OR r.blob_id > %(after)s)
          ORDER BY r.blob_id LIMIT %(limit)s
         """,
@@ -228,8 +251,8 @@ def gone_keys(tx: Tx, deletion_id: UUID) -> list[ReleasedObject]:
         SELECT r.blob_id, r.kind, r.digest, r.bytes, r.storage_key, r.removed_at, 'removed' AS outcome
           FROM release r
          WHERE r.deletion_id = %(id)s
-           AND NOT EXISTS (SELECT FROM blob b WHERE b.id = r.blob_id)
-           AND NOT EXISTS (SELECT FROM tombstone t WHERE t.blob_id = r.blob_id)
+           AND NOT EXISTS (SELECT FROM blob b WHERE b.id = r.blob_id OFFSET 0)
+           AND NOT EXISTS (SELECT FROM tombstone t WHERE t.blob_id = r.blob_id OFFSET 0)
          ORDER BY r.blob_id
         """,
         {"id": deletion_id},

@@ -243,9 +243,9 @@ def expire(tx: Tx, now: datetime, limit: int) -> list[UUID]:
         UUID,
         """
         UPDATE session SET state = 'expired'
-         WHERE id IN (SELECT id FROM session
-                       WHERE state = 'open' AND ends_at < %(now)s
-                       ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+         WHERE id = ANY(ARRAY(SELECT id FROM session  -- asked for once, where IN (...) may be asked again for every row
+                               WHERE state = 'open' AND ends_at < %(now)s
+                               ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
            AND state = 'open' AND ends_at < %(now)s
         RETURNING id
         """,

@@ -165,13 +165,14 @@ def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit:
         tx,
         Claimed,
         """
+        -- An array is asked for once. With IN (...) the planner may ask again for every row: quadratic, and over the limit.
         UPDATE tombstone SET claim = %(claim)s, claimed_until = %(until)s
-         WHERE storage_key IN (
+         WHERE storage_key = ANY(ARRAY(
             SELECT t.storage_key FROM tombstone t
              WHERE t.next_at <= %(now)s AND (t.claimed_until IS NULL OR t.claimed_until < %(now)s)
                AND NOT EXISTS (SELECT FROM release r JOIN deletion d ON d.id = r.deletion_id
                                 WHERE r.blob_id = t.blob_id AND d.journaled_at IS NULL)
-             ORDER BY t.next_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED)
+             ORDER BY t.next_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED))
         RETURNING storage_key, blob_id, not_final_before, attempts
         """,
         {"claim": claim, "now": now, "until": until, "limit": limit},
@@ -184,30 +185,29 @@ def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) 
 
     Whose claim it is does not matter: the store's answer stays true when the claim has ended.
     """
-    rows.run(
+    closed = rows.column(
         tx,
+        UUID,
         """
-        UPDATE release r SET removed_at = %(now)s
-          FROM tombstone t
-         WHERE t.storage_key = ANY(%(keys)s) AND t.not_final_before <= %(sent_at)s
-           AND r.blob_id = t.blob_id AND r.removed_at IS NULL
+        DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s RETURNING blob_id
         """,
-        {"keys": keys, "sent_at": sent_at, "now": now},
-    )
-    closed = rows.run(
-        tx,
-        "DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s",
         {"keys": keys, "sent_at": sent_at},
     )
     rows.run(
         tx,
-        """
-        UPDATE tombstone SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL
-         WHERE storage_key = ANY(%(keys)s)
-        """,
-        {"keys": keys},
+        "UPDATE release SET removed_at = %(now)s WHERE blob_id = ANY(%(blobs)s) AND removed_at IS NULL",
+        {"blobs": closed, "now": now},
     )
-    return closed
+    if len(closed) < len(keys):
+        rows.run(
+            tx,
+            """
+            UPDATE tombstone SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL
+             WHERE storage_key = ANY(%(keys)s)
+            """,
+            {"keys": keys},
+        )
+    return len(closed)
 
 
 def postpone_tombstone(tx: Tx, claim: UUID, key: str, next_at: datetime, error_class: str, last_error: str) -> None:

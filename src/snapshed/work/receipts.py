@@ -29,7 +29,7 @@ def close_finished(resources: Resources, limit: int = 200) -> int:
     """T9 for every open deletion that has nothing left to do. Returns how many receipts were closed."""
     with resources.database.transaction() as tx:
         waiting = deletions.open_ones(tx, limit)
-        ready = [deletion for deletion in waiting if _is_finished(tx, deletion)]
+        ready = [item for item in waiting if _is_ready(tx, item) and not releases.is_waiting(tx, item.id)]
     closed = 0
     for deletion in ready:
         verified_at = _verify(resources, deletion)
@@ -42,13 +42,11 @@ def close_finished(resources: Resources, limit: int = 200) -> int:
     return closed + _journal_receipts(resources)
 
 
-def _is_finished(tx: Tx, deletion: Deletion) -> bool:
+def _is_ready(tx: Tx, deletion: Deletion) -> bool:
+    """True when only the released objects are left to judge."""
     if deletion.journaled_at is None or deletions.marked_left(tx, deletion.id):
         return False
-    if deletions.trace_tally(tx, deletion.id).waiting:
-        return False
-    counts, _ = receipt.objects(releases.tallies(tx, deletion.id))
-    return receipt.finished(counts)
+    return not deletions.trace_tally(tx, deletion.id).waiting
 
 
 def _verify(resources: Resources, deletion: Deletion) -> datetime | None:
@@ -82,17 +80,17 @@ def _close(resources: Resources, tx: Tx, deletion_id: UUID, verified_at: datetim
     key = installation.newest_key(tx, "receipt")
     if key is None:
         raise Broken("The installation has no key to sign receipts with.")
-    # One statement has judged every released blob; the receipt says what that statement saw.
-    if deletion is None or not _is_finished(tx, deletion):
+    if deletion is None or not _is_ready(tx, deletion):
         return False
     now = resources.now()
     document = _document(tx, deletion)
     document["state"] = "complete"
     document["completed_at"] = receipt.moment(now)
     document["verified_at"] = receipt.moment(verified_at)
-    document["signature"] = receipt.sign(document, key.kid, key.private_pem)
+    # One statement has judged every released blob; the receipt says what that statement saw.
     if not receipt.finished(document["objects"]):
         return False
+    document["signature"] = receipt.sign(document, key.kid, key.private_pem)
     deletions.complete(tx, deletion_id, document, verified_at, now)
     return True
 
