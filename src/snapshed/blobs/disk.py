@@ -50,7 +50,9 @@ class DiskStore(Store):
     def _put_all(self, items: Sequence[Item], limit: float) -> None:
         self._refuse_elsewhere()
         if self._was_founded and not self._keep_reserve():
-            raise StoreUnavailable("The store is full. Nothing was lost; make room or delete snapshots, then try again.")
+            raise StoreUnavailable(
+                "The store is full. Nothing was lost; make room or delete snapshots, then try again."
+            )
         for item in items:
             self._within(limit)
             obstore.put(self._writer, item.key, item.data, use_multipart=False)

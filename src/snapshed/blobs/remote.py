@@ -62,34 +62,27 @@ class RemoteStore(Store):
     def _remove_some(self, keys: Sequence[str]) -> Failure | Mapping[str, Failure]:
         if not self._is_s3:
             return self._remove_each(keys)
-        if len(keys) == 1:
-            failure = self._remove_one(keys[0])
-            return {keys[0]: failure} if failure else {}
-        try:
-            obstore.delete(self._brief, list(keys))
-        except FileNotFoundError:
-            # S3 counts a missing key as removed, so this speaks of the bucket.
-            return Failure("unavailable", _NO_BUCKET).of_the_store()
-        except (BaseError, OSError) as error:
-            return classify(error)
-        except BaseException as error:  # a Rust panic derives from it, as when an answer names a key nobody asked for
-            if type(error).__name__ != "PanicException":
-                raise
-            return classify(error)
-        return {}
+        failure = self._ask_to_remove(list(keys))
+        return failure or {}
 
     def _remove_each(self, keys: Sequence[str]) -> Mapping[str, Failure]:
         in_flight = max(1, _REMOVERS * self.pace.keys // 1000)
         with ThreadPoolExecutor(in_flight, "store-remove") as threads:
-            outcomes = list(threads.map(self._remove_one, keys))
+            outcomes = list(threads.map(self._ask_to_remove, keys))
         return {key: failure for key, failure in zip(keys, outcomes, strict=True) if failure}
 
-    def _remove_one(self, key: str) -> Failure | None:
+    def _ask_to_remove(self, keys: str | list[str]) -> Failure | None:
         try:
-            obstore.delete(self._brief, key)
+            obstore.delete(self._brief, keys)
         except FileNotFoundError:
+            # S3 counts a missing key as removed, so there this speaks of the bucket.
             return Failure("unavailable", _NO_BUCKET).of_the_store() if self._is_s3 else None
         except (BaseError, OSError) as error:
+            return classify(error)
+        except BaseException as error:
+            # A panic of the library derives from BaseException: it panics at an answer about a key nobody asked for.
+            if type(error).__name__ != "PanicException":
+                raise
             return classify(error)
         return None
 

@@ -57,16 +57,18 @@ def remove_all(
             failure = said
             if len(part) > 1:
                 waiting.extendleft(reversed(_parts(part, -(-len(part) // _PARTS))))
-        elif len(said) < len(part):
-            failed.update(said)
-            in_a_row = 0
-            continue
+            else:
+                failed[part[0]] = failure
         else:
+            failed.update(said)
+            if len(said) < len(part):
+                in_a_row = 0
+                continue
             failure = next(iter(said.values()))
         in_a_row += 1
         if failure.kind != "refused" and in_a_row in (1, _ASK_AGAIN) and not answers():
             failure = failure.of_the_store()
-        failed.update(said if isinstance(said, Mapping) and not failure.store_is_down else dict.fromkeys(part, failure))
+            failed.update(dict.fromkeys(part, failure))
         if failure.store_is_down or in_a_row >= _PATIENCE[failure.kind]:
             for rest in waiting:
                 failed.update(dict.fromkeys(rest, failure))
@@ -82,7 +84,7 @@ class Pace:
     """How many keys the store is asked for at once, and whether it is asked at all just now. Thread-safe.
 
     Additive increase, multiplicative decrease, as in congestion control (Chiu and Jain, 1989): a store that asks for
-    less gets half at once and a twentieth of the most more after every success; one that does not answer is asked for a
+    less gets half at once and a tenth more after every success; one that does not answer is asked for a
     single key, at growing, jittered intervals, and once it answers the number doubles up to where it failed before.
     """
 
@@ -122,7 +124,7 @@ class Pace:
                     self._keys = max(self._keys, _FEWEST)
 
     def _faster(self) -> None:
-        step = self._keys if self._keys < self._safe else max(1, self._most // 20)
+        step = self._keys if self._keys < self._safe else max(1, self._keys // 10)
         self._keys = min(self._most, self._keys + step)
         self._safe = max(self._safe, self._keys)
 

@@ -178,9 +178,7 @@ def drop_candidates(tx: Tx, sequence_numbers: list[int]) -> None:
     rows.run(tx, "DELETE FROM candidate WHERE seq = ANY(%(seqs)s)", {"seqs": sequence_numbers})
 
 
-def claim_tombstones(
-    tx: Tx, claim: UUID, now: datetime, until: datetime, limit: int, *, again: bool
-) -> list[Claimed]:
+def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit: int, *, again: bool) -> list[Claimed]:
     """Claim due tombstones until `until`: those that have failed before, or the others. The two never share a request,
     so that what cannot be removed delays nothing else. None whose releasing deletions are not all in the journal:
     nothing is destroyed that a rebuilt database could not be told about."""
@@ -227,7 +225,9 @@ def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) 
     rows.run(
         tx,
         """
-        UPDATE tombstone SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL
+        UPDATE tombstone
+           SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL,
+               attempts = 0, error_class = NULL, last_error = NULL
          WHERE storage_key = ANY(%(keys)s)
         """,
         {"keys": keys},
@@ -315,9 +315,7 @@ class _Returned:
     times: int
 
 
-def condemn_again(
-    tx: Tx, blob: NewBlob, project_id: int, attempts: int, now: datetime, failed: Postponed
-) -> None:
+def condemn_again(tx: Tx, blob: NewBlob, project_id: int, attempts: int, now: datetime, failed: Postponed) -> None:
     """A tombstone for what the store has again, tried when `failed` says so and counted as failed `attempts` times."""
     rows.run(
         tx,

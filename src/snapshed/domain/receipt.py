@@ -34,6 +34,11 @@ _KEEPS: dict[Keeps, str] = {
 }
 
 
+def meaning(keeps: Keeps) -> str:
+    """What a store's habit means for what is removed, in one sentence."""
+    return _KEEPS[keeps]
+
+
 def scope(keeps: Keeps) -> list[str]:
     """What a receipt speaks for and what it does not, given what the store was seen to keep."""
     return [
