@@ -36,7 +36,7 @@ def open_store(settings: Settings, guard: Callable[[], None]) -> Store:
         handles = Handles(
             reader=_handle(settings, retries=2, limit=half),
             writer=_handle(settings, retries=0, limit=half),
-            brief=_handle(settings, retries=0, limit=min(half, _BRIEF)),
+            brief=_handle(settings, retries=0, limit=_BRIEF),
         )
         return RemoteStore(handles, guard=guard, put_limit=settings.put_limit)
     except (BaseError, ValueError):
