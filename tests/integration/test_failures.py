@@ -7,7 +7,8 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from snapshed.resources import Resources
 from snapshed.settings import Secret
 from snapshed.traces import Trace
 from snapshed.work import condemn, deletion, measure, probe, receipts, remove, snapshots, traces
+from snapshed.work.deletion import releasing
 
 
 def remote(lying: LyingStore, prefix: str, **fields: Any) -> dict[str, Any]:
@@ -435,11 +437,9 @@ def test_a_trace_writer_that_slept_through_a_deletion_writes_nothing(world: Worl
             assert woken.wait(60)
             resources.traces.write(rows)
 
-    import dataclasses
-
     sleeper = threading.Thread(
         target=traces.write_traces,
-        args=(dataclasses.replace(resources, traces=Sleepy()),),  # pyright: ignore[reportArgumentType]
+        args=(replace(resources, traces=Sleepy()),),  # pyright: ignore[reportArgumentType]
     )
     sleeper.start()
     assert taken.wait(60)
@@ -461,7 +461,7 @@ def test_a_trace_writer_that_wakes_while_a_large_deletion_is_only_marked_writes_
     resources = world.resources
     claim, now = resources.new_id(), resources.now()
     due = resources.database.run(lambda tx: outbox.claim(tx, claim, now, now + timedelta(seconds=10), 10))
-    monkeypatch.setattr(deletion, "_STEP_ARTIFACTS", 0)
+    monkeypatch.setattr(releasing, "_STEP_ARTIFACTS", 0)
     deletion_id = deletion.request(resources, world.order(everything=True))
     world.clock.pass_time(timedelta(seconds=11))
     traces.remove_traces(resources)
@@ -519,8 +519,6 @@ def test_one_bad_key_of_a_thousand_costs_few_requests_and_a_dead_store_two() -> 
 
 
 def test_the_number_of_keys_in_flight_halves_at_once_and_grows_slowly() -> None:
-    from datetime import UTC, datetime
-
     at = datetime(2026, 1, 1, tzinfo=UTC)
     pace = Pace()
     slow = {"k": Failure("throttled", "less")}
