@@ -147,6 +147,7 @@ def test_what_fails_does_not_delay_what_is_condemned_later(far: World, lying: Ly
     lying.lie = lying.fails(lambda key: key.rsplit("/", 1)[-1].split(".")[0] in bad, "AccessDenied")
     far.tidy()
     assert far.receipt(first)["objects"]["image"]["waiting"] == 40
+    far.clock.pass_time(timedelta(seconds=2))  # they are due again, and have waited longer
     second = far.delete(far.upload({"good.png": b"good"}))
     far.tidy()
     assert far.receipt(second)["state"] == "complete"

@@ -259,3 +259,22 @@ def test_a_bucket_that_is_not_there_any_more_confirms_nothing(world: World, lyin
     wait_out(world, 0.1)
     assert world.receipt(deletion_id)["state"] == "complete"
     assert obstore.list(lying.truth, prefix="nothing").collect() == []
+
+
+def test_another_store_that_is_empty_completes_no_receipt(world: World, lying: LyingStore) -> None:
+    """The name has come to lead to an empty bucket: every removal succeeds and every question finds nothing, but the
+    installation's own object is not there either."""
+    deletion_id = world.delete(world.upload(images(3)))
+
+    def elsewhere(ask: Ask) -> Answer | None:
+        if ask.verb in ("remove", "remove-many"):
+            return deleted(ask.keys)
+        return error(404, "NoSuchKey") if ask.verb == "head" else None
+
+    lying.lie = elsewhere
+    world.tidy()
+    assert world.receipt(deletion_id)["state"] == "removing"
+    lying.lie = None
+    wait_out(world, 0.1)
+    assert world.receipt(deletion_id)["state"] == "complete"
+    assert world.files() == []
