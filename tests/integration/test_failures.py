@@ -142,11 +142,11 @@ def test_a_store_that_refuses_everything_is_not_asked_about_every_key(far: World
 
 
 def test_what_fails_does_not_delay_what_is_condemned_later(far: World, lying: LyingStore) -> None:
-    first = far.delete(far.upload({f"{item}.png": f"bad {item}".encode() for item in range(40)}))
-    bad = {digest(f"bad {item}".encode()) for item in range(40)}
+    first = far.delete(far.upload({f"{item}.png": f"bad {item}".encode() for item in range(200)}))
+    bad = {digest(f"bad {item}".encode()) for item in range(200)}
     lying.lie = lying.fails(lambda key: key.rsplit("/", 1)[-1].split(".")[0] in bad, "AccessDenied")
     far.tidy()
-    assert far.receipt(first)["objects"]["image"]["waiting"] == 40
+    assert far.receipt(first)["objects"]["image"]["waiting"] == 200
     far.clock.pass_time(timedelta(seconds=2))  # they are due again, and have waited longer
     second = far.delete(far.upload({"good.png": b"good"}))
     far.tidy()
