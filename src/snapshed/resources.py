@@ -16,7 +16,7 @@ from uuid import UUID
 import uuid_utils.compat
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from snapshed.blobs import Item, Store, open_store
+from snapshed.blobs import Store, open_store
 from snapshed.db import installation
 from snapshed.db.embedded import Embedded
 from snapshed.db.installation import Installation, Purpose, SigningKey
@@ -156,4 +156,4 @@ def _write(database: Database, store: Store, known: Installation) -> None:
         "protocol": known.protocol,
         "receipt_key": None if receipt_key is None else {"kid": receipt_key.kid, "public_pem": receipt_key.public_pem},
     }
-    store.put([Item(keys.INSTALLATION, json.dumps(document, indent=2).encode())])
+    store.note(keys.INSTALLATION, json.dumps(document, indent=2).encode())

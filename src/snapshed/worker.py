@@ -23,12 +23,13 @@ from snapshed.errors import Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import compare, condemn, deletion, expire, receipts, remove, traces
+from snapshed.work import compare, condemn, deletion, expire, probe, receipts, remove, traces
 
 POLL_SECONDS = 1.0
 """How long a lost notification can delay a deletion."""
 
 _SWEEP_SECONDS = 5.0
+_PROBE_SECONDS = 3600.0
 _LAST_PAIR_SECONDS = 2.0
 _SECONDS_PER_PAIR = 60.0
 _MEMORY_PER_CHILD = 2 * 2**30
@@ -127,12 +128,17 @@ class Worker:
         steps = tuple((name, step) for name, step in _STEPS if name in names)
         listener: psycopg.Connection[object] | None = None
         swept_at = 0.0
+        probed_at: float | None = None
         while not self._stopping.is_set():
             worked = self._pass_over(steps)
             if names is _THREADS[0] and time.monotonic() - swept_at > _SWEEP_SECONDS:
                 swept_at = time.monotonic()
                 self._attempt("sweep", self._sweep_comparisons)
                 self._attempt("scratch", lambda: compare.sweep_scratch(self._resources))
+                if probed_at is None or time.monotonic() - probed_at > _PROBE_SECONDS:
+                    is_first = probed_at is None
+                    if self._attempt("probe", lambda is_first=is_first: self._probe(tell=is_first)):
+                        probed_at = time.monotonic()
             if worked:
                 continue
             listener = self._wait(listener)
@@ -154,6 +160,11 @@ class Worker:
             # Whatever it is: the other steps go on, and so does this one next time.
             _log.exception("step failed", step=name)
         return 0
+
+    def _probe(self, *, tell: bool) -> int:
+        """Ask what the store keeps of removed objects. 1 once it has answered."""
+        probe.probe(self._resources, tell=tell)
+        return 1
 
     def _sweep_comparisons(self) -> int:
         """Defer what no living worker has: its job may be lost, the comparison is not. A second job does nothing."""

@@ -10,7 +10,7 @@ from fixtures.s3 import ACCESS, S3, SECRET
 from fixtures.world import World, a_world
 
 from snapshed.blobs import Item, Store, open_store
-from snapshed.blobs.store import classify
+from snapshed.blobs.failures import classify
 from snapshed.errors import Invalid, StoreUnavailable
 from snapshed.settings import Secret, Settings
 

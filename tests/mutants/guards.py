@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DELETION, RACES, SCHEMA = "test_deletion.py", "test_races.py", "test_schema.py"
+FAILURES, LYING = "test_failures.py", "test_lying_store.py"
 WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commits.py"
 
 
@@ -237,8 +238,8 @@ GUARDS = (
     Guard(
         "a removal sent while a PUT may land does not close its tombstone",
         "db/tombstones.py",
-        'WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s"',
-        'WHERE storage_key = ANY(%(keys)s)"',
+        "WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s RETURNING",
+        "WHERE storage_key = ANY(%(keys)s) RETURNING",
         (DELETION, RACES),
     ),
     # --- T8, T9 --------------------------------------------------------------------------------------------------------------------------
@@ -294,9 +295,23 @@ GUARDS = (
     Guard(
         "T9 asks the store a second time",
         "work/receipts.py",
-        "    if not standing:\n        return resources.now()\n",
-        "    if True:\n        return resources.now()\n",
-        (DELETION,),
+        "    if standing:\n",
+        "    if False:\n",
+        (LYING,),
+    ),
+    Guard(
+        "T9 asks whether the store is still the one that was founded",
+        "work/receipts.py",
+        "return resources.now() if resources.store.answers() else None",
+        "return resources.now()",
+        (LYING,),
+    ),
+    Guard(
+        "what stands again waits longer each time",
+        "work/receipts.py",
+        "attempts = times.get(item.blob_id, 1)",
+        "attempts = 1",
+        (LYING,),
     ),
     Guard(
         "trace rows are counted once no writer can add",
@@ -304,5 +319,76 @@ GUARDS = (
         "AND not_final_before <= %(sent_at)s",
         "",
         (DELETION,),
+    ),
+    # --- A store that fails ------------------------------------------------------------------------------------------
+    Guard(
+        "an unmounted disk confirms nothing",
+        "blobs/disk.py",
+        "        elif self._was_founded:\n            return True\n",
+        "",
+        (FAILURES,),
+    ),
+    Guard(
+        "a full disk gives up its reserve for the journal",
+        "blobs/disk.py",
+        "            self._reserve.unlink(missing_ok=True)\n",
+        "",
+        (FAILURES,),
+    ),
+    Guard(
+        "uploads leave room for journal entries",
+        "blobs/disk.py",
+        "if self._was_founded and not self._keep_reserve():",
+        "if False:",
+        (FAILURES,),
+    ),
+    Guard(
+        "what failed before shares no request with what did not",
+        "db/tombstones.py",
+        "               AND (t.attempts > 0) = %(again)s\n",
+        "               AND %(again)s IS NOT NULL\n",
+        (FAILURES,),
+    ),
+    Guard(
+        "a store that does not answer is seen to be away",
+        "blobs/removal.py",
+        "            failure = failure.of_the_store()\n",
+        "",
+        (FAILURES,),
+    ),
+    Guard(
+        "what failed in an outage is due soon after",
+        "work/remove.py",
+        "_LONGEST_OUTAGE if failure.store_is_down else _LONGEST",
+        "_LONGEST",
+        (FAILURES,),
+    ),
+    Guard(
+        "a store that has refused everything is not asked about the rest",
+        "blobs/removal.py",
+        " or in_a_row >= _PATIENCE[failure.kind]",
+        "",
+        (FAILURES,),
+    ),
+    Guard(
+        "a failure that names no key is taken apart",
+        "blobs/removal.py",
+        "            if len(part) > 1:\n",
+        "            if False:\n",
+        (LYING,),
+    ),
+    Guard(
+        "a panic of the library is an answer like any other",
+        "blobs/remote.py",
+        'if type(error).__name__ != "PanicException":',
+        "if True:",
+        (LYING,),
+    ),
+    Guard(
+        "a trace writer is refused once its artifact is marked",
+        "traces/postgres.py",
+        "                 WHERE a.deletion_id IS NULL\n",
+        "",
+        (FAILURES,),
     ),
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from snapshed.auth import Res
@@ -45,7 +45,7 @@ class _Gauges(Collector):
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         numbers = measure.measure(self._resources)
         for name, (help_text, value) in numbers.gauges.items():
             yield GaugeMetricFamily(f"snapshed_{name}", help_text, value=value)
@@ -56,6 +56,21 @@ class _Gauges(Collector):
             sizes.add_metric([stock.kind], stock.bytes)
         yield objects
         yield sizes
+        failing = GaugeMetricFamily(
+            "snapshed_tombstones_failing_by_class",
+            "Condemned objects the store does not remove, by class.",
+            labels=["class"],
+        )
+        failures = CounterMetricFamily(
+            "snapshed_removal_failures", "Removals the store did not grant, by class.", labels=["class"]
+        )
+        for name in measure.CLASSES:
+            failing.add_metric([name], numbers.failing[name])
+            failures.add_metric([name], numbers.failures[name])
+        yield failing
+        yield failures
+        yield CounterMetricFamily("snapshed_removals", "Objects removed and confirmed.", value=numbers.removed)
+        yield CounterMetricFamily("snapshed_removed_bytes", "Bytes of these.", value=numbers.bytes_removed)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -5,7 +5,8 @@ Never called inside a database transaction, and no answer of a store leaves this
 
 from __future__ import annotations
 
+from snapshed.blobs.failures import Failure, FailureClass
 from snapshed.blobs.open import open_store
-from snapshed.blobs.store import Failure, Found, Item, Store
+from snapshed.blobs.store import Found, Item, Store
 
-__all__ = ["Failure", "Found", "Item", "Store", "open_store"]
+__all__ = ["Failure", "FailureClass", "Found", "Item", "Store", "open_store"]

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
-from snapshed.blobs.store import Found, Item, Store
+from snapshed.blobs.failures import Failure, classify, is_full
+from snapshed.blobs.store import Found, Handles, Item, Store
+from snapshed.domain import keys as names
+from snapshed.domain.receipt import Keeps
+from snapshed.errors import StoreUnavailable
+
+_RESERVE_BYTES = 256 * 1024
+"""Room kept for journal entries, some 60 of them with the blocks they take. Without an entry nothing is removed, and
+without a removal a full disk stays full."""
 
 
 class DiskStore(Store):
@@ -26,8 +36,11 @@ class DiskStore(Store):
         self.root = root.resolve()
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
+        self._marker = self.root / names.INSTALLATION
+        self._reserve = self.root / names.RESERVE
+        self._was_founded = False
         handle = LocalStore(self.root, automatic_cleanup=False)
-        super().__init__(handle, handle, guard=guard, put_limit=put_limit)
+        super().__init__(Handles(handle, handle, handle), guard=guard, put_limit=put_limit)
 
     def path(self, key: str, folder: Path) -> Path | None:
         del folder
@@ -35,10 +48,45 @@ class DiskStore(Store):
         return file if file.is_file() else None
 
     def _put_all(self, items: Sequence[Item], limit: float) -> None:
+        self._refuse_elsewhere()
+        if self._was_founded and not self._keep_reserve():
+            raise StoreUnavailable(
+                "The store is full. Nothing was lost; make room or delete snapshots, then try again."
+            )
         for item in items:
             self._within(limit)
             obstore.put(self._writer, item.key, item.data, use_multipart=False)
         _sync(self.root)
+
+    def _put_note(self, item: Item) -> None:
+        self._refuse_elsewhere()
+        try:
+            self._put_durably(item)
+        except (BaseError, OSError) as error:
+            if not is_full(error):
+                raise
+            self._reserve.unlink(missing_ok=True)
+            self._put_durably(item)
+        self._keep_reserve()
+
+    def _put_durably(self, item: Item) -> None:
+        try:
+            obstore.put(self._writer, item.key, item.data, use_multipart=False)
+        except (BaseError, OSError):
+            self._remove_leftovers([item.key])
+            raise
+        _sync(self.root)
+
+    def _remove_some(self, keys: Sequence[str]) -> Failure | Mapping[str, Failure]:
+        if self._is_elsewhere():
+            return Failure("unavailable", _ELSEWHERE).of_the_store()
+        failed: dict[str, Failure] = {}
+        for key in keys:
+            try:
+                (self.root / key).unlink(missing_ok=True)
+            except OSError as error:
+                failed[key] = classify(error)
+        return failed
 
     def _remove_leftovers(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -49,7 +97,7 @@ class DiskStore(Store):
 
     def _list(self, prefix: str) -> Iterator[Found]:
         # The library's listing hides `key#1`; walking the folder does not.
-        for folder, _, files in os.walk(self.root):
+        for folder, _, files in os.walk(self.root, onerror=_raise):
             for name in files:
                 file = Path(folder) / name
                 key = file.relative_to(self.root).as_posix()
@@ -58,6 +106,49 @@ class DiskStore(Store):
                         yield Found(key, file.stat().st_size)
                     except FileNotFoundError:
                         continue  # removed while we walked
+
+    def _keeps(self) -> Keeps:
+        return "nothing"
+
+    def _is_elsewhere(self) -> bool:
+        """True if the founded store was here and is not any more, as when its disk is unmounted. An empty folder would
+        confirm every removal and take what belongs on the other disk."""
+        if self._marker.is_file():
+            self._was_founded = True
+        elif self._was_founded:
+            return True
+        return False
+
+    def _refuse_elsewhere(self) -> None:
+        if self._is_elsewhere():
+            raise StoreUnavailable(f"{_ELSEWHERE} Nothing was lost; try again later.")
+
+    def _keep_reserve(self) -> bool:
+        """Make the reserve if it is missing and there is room. True if it is there."""
+        if self._reserve.exists():
+            return True
+        part = self._reserve.with_name(self._reserve.name + ".part")
+        try:
+            # Written, not only sized: a hole in a file holds no room.
+            with part.open("wb") as file:
+                file.write(b"\0" * _RESERVE_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(self._reserve)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            return self._reserve.exists()  # another process may have made it meanwhile
+        return True
+
+
+_ELSEWHERE = "The folder of the object store is not the one that was founded: is its disk mounted?"
+
+
+def _raise(error: OSError) -> None:
+    """A folder that vanished while we walked is no error; one that cannot be read makes the listing worthless."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _sync(folder: Path) -> None:

@@ -16,9 +16,12 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from snapshed.blobs.disk import DiskStore
 from snapshed.blobs.remote import RemoteStore
-from snapshed.blobs.store import Store
+from snapshed.blobs.store import Handles, Store
 from snapshed.errors import Invalid
 from snapshed.settings import Settings
+
+_BRIEF = timedelta(seconds=10)
+"""How long a removal, a journal entry or the question whether the store is there may take. All may be repeated."""
 
 
 def open_store(settings: Settings, guard: Callable[[], None]) -> Store:
@@ -29,21 +32,21 @@ def open_store(settings: Settings, guard: Callable[[], None]) -> Store:
         root = Path(unquote(urlsplit(settings.store_url).path))
         return DiskStore(root, guard=guard, put_limit=settings.put_limit)
     try:
-        return RemoteStore(
-            _handle(settings, retries=2),
-            _handle(settings, retries=0),
-            guard=guard,
-            put_limit=settings.put_limit,
+        half = settings.put_limit / 2
+        handles = Handles(
+            reader=_handle(settings, retries=2, limit=half),
+            writer=_handle(settings, retries=0, limit=half),
+            brief=_handle(settings, retries=0, limit=_BRIEF),
         )
+        return RemoteStore(handles, guard=guard, put_limit=settings.put_limit)
     except (BaseError, ValueError):
         raise Invalid(
             "SNAPSHED_STORE_URL and its settings do not name a store; check scheme, bucket and keys."
         ) from None
 
 
-def _handle(settings: Settings, *, retries: int) -> ObjectStore:
+def _handle(settings: Settings, *, retries: int, limit: timedelta) -> ObjectStore:
     url = settings.store_url or ""
-    limit: timedelta = settings.put_limit / 2
     options: Any = {"timeout": limit, "allow_http": True}
     retry: Any = {"max_retries": retries}
     scheme = urlsplit(url).scheme

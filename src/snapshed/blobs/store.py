@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, SupportsBytes, cast
+from typing import TYPE_CHECKING, SupportsBytes, cast
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
+from snapshed.blobs import removal
+from snapshed.blobs.failures import Failure, unavailable
+from snapshed.domain import keys as names
+from snapshed.domain.receipt import Keeps
 from snapshed.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
-FailureClass = Literal["unavailable", "throttled", "refused"]
 Bytes = bytes | memoryview
 
 _CHUNK = 1 << 20
@@ -45,33 +48,6 @@ class Found:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a key could not be removed: a class to act on and one sentence that holds no secret."""
-
-    kind: FailureClass
-    sentence: str
-
-
-def classify(error: Exception) -> Failure:
-    """Turn a store's error into ours. Only its type and a few known words are looked at, never shown."""
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
-        return Failure("refused", "The store refuses: check the permissions of its credentials or folder.")
-    text = str(error)
-    if any(word in text for word in ("SlowDown", "429", "TooManyRequests", "Throttl")):
-        return Failure("throttled", "The store asks for fewer requests.")
-    if "AccessDenied" in text or "403" in text:
-        return Failure("refused", "The store refuses: check the permissions of its credentials or folder.")
-    if "No space left" in text or "os error 28" in text or "quota" in text.lower():
-        return Failure("unavailable", "The store is full.")
-    return Failure("unavailable", "The store does not answer as it should.")
-
-
-def unavailable(error: Exception) -> StoreUnavailable:
-    """The error a caller sees when the store fails."""
-    return StoreUnavailable(f"{classify(error).sentence} Nothing was lost; try again later.")
-
-
 def _told(pieces: Iterable[SupportsBytes]) -> Iterator[bytes]:
     """The pieces as bytes; what goes wrong half-way is told in our words too."""
     try:
@@ -81,19 +57,32 @@ def _told(pieces: Iterable[SupportsBytes]) -> Iterator[bytes]:
         raise unavailable(error) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Handles:
+    """Three ways to the same place. The reader tries again by itself; the writer never does, since an attempt nobody
+    knows of could land after a removal; the brief one neither tries again nor waits long."""
+
+    reader: ObjectStore
+    writer: ObjectStore
+    brief: ObjectStore
+
+
 class Store(ABC):
     """A place for objects. Thread-safe. Every call first asks `guard`, which raises inside a transaction."""
 
     puts_settle = False
     """True where a put that failed cannot land later any more; false where it may still be on its way."""
 
-    def __init__(
-        self, handle: ObjectStore, writer: ObjectStore, *, guard: Callable[[], None], put_limit: timedelta
-    ) -> None:
-        self._handle = handle
-        self._writer = writer
+    keys_at_once = removal.MOST
+    """How many keys one removing request carries."""
+
+    def __init__(self, handles: Handles, *, guard: Callable[[], None], put_limit: timedelta) -> None:
+        self._handle = handles.reader
+        self._writer = handles.writer
+        self._brief = handles.brief
         self._guard = guard
         self._put_seconds = put_limit.total_seconds()
+        self.pace = removal.Pace()
 
     def put(self, items: Sequence[Item]) -> None:
         """Store all items, each with one single attempt, durably when this returns.
@@ -145,32 +134,27 @@ class Store(ABC):
         with ThreadPoolExecutor(16, "store-head") as threads:
             return {found.key for found in threads.map(self.head, keys) if found}
 
+    def note(self, key: str, data: bytes) -> None:
+        """Store one small object of our own under `.snapshed/`, durably when this returns. Such a key may be put again
+        at any time, so this waits only briefly for an answer. Raises StoreUnavailable; it may then be stored or not."""
+        self._guard()
+        try:
+            self._put_note(Item(key, data))
+        except (BaseError, OSError) as error:
+            raise unavailable(error) from None
+
     def remove(self, keys: Sequence[str]) -> dict[str, Failure]:
-        """Remove all keys in bulk; a key that is not there counts as removed. Returns only what failed, by key."""
+        """Remove all keys in bulk; a key that is not there counts as removed. Returns only what failed, by key.
+
+        A key that a bulk answer does not mention counts as removed: the library does not show us which were mentioned.
+        Whoever promises that something is gone asks for it again by name, with `held`.
+        """
         self._guard()
         if not keys:
             return {}
-        try:
-            obstore.delete(self._handle, list(keys))
-        except (BaseError, OSError):
-            # A bulk call may stop at its first failure and does not say which keys it had not reached, so each is
-            # asked for again; removing twice is harmless.
-            with ThreadPoolExecutor(8, "store-remove") as threads:
-                outcomes = list(threads.map(self._remove_one, keys))
-            failed = {key: failure for key, failure in zip(keys, outcomes, strict=True) if failure}
-        else:
-            failed = {}
+        failed = removal.remove_all(keys, self._remove_some, self._answers_at_all, self.keys_at_once)
         self._remove_leftovers([key for key in keys if key not in failed])
         return failed
-
-    def _remove_one(self, key: str) -> Failure | None:
-        try:
-            obstore.delete(self._handle, [key])
-        except FileNotFoundError:
-            return None
-        except (BaseError, OSError) as error:
-            return classify(error)
-        return None
 
     def listing(self, prefix: str = "") -> Iterator[Found]:
         """Every object under a prefix, leftovers of half-done puts included. Raises StoreUnavailable on any error:
@@ -182,12 +166,32 @@ class Store(ABC):
             raise unavailable(error) from None
 
     def answers(self) -> bool:
-        """True if the store can be asked for a key."""
+        """True if the store answers and is the one that was founded: its installation object is there. An unmounted
+        disk or a removed bucket answers too, and has nothing."""
+        self._guard()
         try:
-            self.head(".snapshed/installation.json")
-        except StoreUnavailable:
+            obstore.head(self._brief, names.INSTALLATION)
+        except (BaseError, OSError):
             return False
         return True
+
+    def _answers_at_all(self) -> bool:
+        try:
+            obstore.head(self._brief, names.INSTALLATION)
+        except FileNotFoundError:
+            return True
+        except (BaseError, OSError):
+            return False
+        return True
+
+    def keeps(self) -> Keeps:
+        """Whether what is removed can be brought back by the store itself, as far as it can be found out. Raises
+        StoreUnavailable."""
+        self._guard()
+        try:
+            return self._keeps()
+        except (BaseError, OSError) as error:
+            raise unavailable(error) from None
 
     def _list(self, prefix: str) -> Iterator[Found]:
         batches = cast("Iterator[Sequence[ObjectMeta]]", obstore.list(self._handle, prefix or None, chunk_size=1000))  # pyright: ignore[reportUnknownMemberType]
@@ -201,6 +205,16 @@ class Store(ABC):
 
     @abstractmethod
     def _put_all(self, items: Sequence[Item], limit: float) -> None: ...
+
+    def _put_note(self, item: Item) -> None:
+        obstore.put(self._brief, item.key, item.data, use_multipart=False)
+
+    @abstractmethod
+    def _remove_some(self, keys: Sequence[str]) -> Failure | Mapping[str, Failure]:
+        """Send one removing request. A mapping of what failed, or one failure if it cannot be told which keys did."""
+
+    @abstractmethod
+    def _keeps(self) -> Keeps: ...
 
     @abstractmethod
     def _remove_leftovers(self, keys: Sequence[str]) -> None: ...

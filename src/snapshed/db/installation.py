@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, cast
 from uuid import UUID
 
 from snapshed.db import rows
 from snapshed.db.pool import Tx
+from snapshed.domain.receipt import Keeps
 
 Purpose = Literal["receipt", "upload"]
 
@@ -43,6 +44,22 @@ def found(tx: Tx, installation_id: UUID, epoch: int, protocol: int, first_number
         {"id": installation_id, "epoch": epoch, "protocol": protocol, "now": now},
     )
     rows.run(tx, "SELECT setval('artifact_number', %(first)s, false)", {"first": first_number})
+
+
+def store_keeps(tx: Tx) -> Keeps:
+    """What the store was last seen to keep of removed objects."""
+    return cast("Keeps", rows.value(tx, str, "SELECT store_keeps FROM installation") or "unknown")
+
+
+def note_store_keeps(tx: Tx, keeps: Keeps) -> bool:
+    """Remember what a probe has seen. True if it is news."""
+    return bool(
+        rows.run(
+            tx,
+            "UPDATE installation SET store_keeps = %(keeps)s WHERE store_keeps <> %(keeps)s",
+            {"keeps": keeps},
+        )
+    )
 
 
 def has_objects(tx: Tx) -> bool:

@@ -78,13 +78,17 @@ def referenced_pending(tx: Tx) -> list[Known]:
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """How much work waits; `oldest_tombstone` in seconds."""
+    """How much work waits; `oldest_tombstone` in seconds. A tombstone is due, or it waits for its time."""
 
     candidates: int
-    tombstones: int
-    failing: int
+    tombstones_due: int
+    tombstones_waiting: int
     oldest_tombstone: float
     pending: int
+    deletions_open: int
+    deletions_unjournaled: int
+    traces_due: int
+    trace_removals: int
 
 
 def queues(tx: Tx, now: datetime) -> Queues:
@@ -93,16 +97,52 @@ def queues(tx: Tx, now: datetime) -> Queues:
         Queues,
         """
         SELECT (SELECT count(*) FROM candidate) AS candidates,
-               (SELECT count(*) FROM tombstone) AS tombstones,
-               (SELECT count(*) FROM tombstone WHERE attempts > 0) AS failing,
+               (SELECT count(*) FROM tombstone WHERE next_at <= %(now)s) AS tombstones_due,
+               (SELECT count(*) FROM tombstone WHERE next_at > %(now)s) AS tombstones_waiting,
                coalesce((SELECT extract(epoch FROM %(now)s - min(condemned_at)) FROM tombstone), 0)::float8
                    AS oldest_tombstone,
-               (SELECT count(*) FROM blob WHERE state = 'pending') AS pending
+               (SELECT count(*) FROM blob WHERE state = 'pending') AS pending,
+               (SELECT count(*) FROM deletion WHERE state = 'removing') AS deletions_open,
+               (SELECT count(*) FROM deletion WHERE state = 'removing' AND journaled_at IS NULL)
+                   AS deletions_unjournaled,
+               (SELECT count(*) FROM trace_due) AS traces_due,
+               (SELECT count(*) FROM trace_removal WHERE removed_at IS NULL) AS trace_removals
         """,
         {"now": now},
     )
     assert found is not None  # noqa: S101  a SELECT without FROM has one row
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Tombstones whose last removal failed, by the class of the failure."""
+
+    error_class: str
+    tombstones: int
+
+
+def failing(tx: Tx) -> list[Failing]:
+    return rows.many(
+        tx,
+        Failing,
+        """
+        SELECT error_class, count(*) AS tombstones FROM tombstone WHERE error_class IS NOT NULL GROUP BY error_class
+        """,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Removals since the beginning that the store answered alike; `bytes` of those removed."""
+
+    outcome: str
+    objects: int
+    bytes: int
+
+
+def outcomes(tx: Tx) -> list[Outcome]:
+    return rows.many(tx, Outcome, "SELECT outcome, objects, bytes FROM removal_count")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from snapshed.db import rows
-from snapshed.db.blobs import NewBlob
+from snapshed.db.blobs import Kind, NewBlob
 from snapshed.db.pool import Tx
 
 
@@ -27,8 +27,28 @@ class Claimed:
 
     storage_key: str
     blob_id: UUID
-    not_final_before: datetime
+    kind: Kind
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A removal the store did not grant, and when it is tried again."""
+
+    storage_key: str
+    next_at: datetime
+    error_class: str
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """Whom a condemned object concerns, for the log: its organization and project and the deletions that released it."""
+
+    storage_key: str
+    org: str | None
+    project: str | None
+    deletions: list[UUID]
 
 
 def pending_of_sessions(tx: Tx, session_ids: list[UUID]) -> list[UUID]:
@@ -158,9 +178,10 @@ def drop_candidates(tx: Tx, sequence_numbers: list[int]) -> None:
     rows.run(tx, "DELETE FROM candidate WHERE seq = ANY(%(seqs)s)", {"seqs": sequence_numbers})
 
 
-def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit: int) -> list[Claimed]:
-    """Claim due tombstones until `until`. None whose releasing deletions are not all in the journal: nothing is
-    destroyed that a rebuilt database could not be told about."""
+def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit: int, *, again: bool) -> list[Claimed]:
+    """Claim due tombstones until `until`: those that have failed before, or the others. The two never share a request,
+    so that what cannot be removed delays nothing else. None whose releasing deletions are not all in the journal:
+    nothing is destroyed that a rebuilt database could not be told about."""
     return rows.many(
         tx,
         Claimed,
@@ -170,13 +191,20 @@ def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit:
          WHERE storage_key = ANY(ARRAY(
             SELECT t.storage_key FROM tombstone t
              WHERE t.next_at <= %(now)s AND (t.claimed_until IS NULL OR t.claimed_until < %(now)s)
+               AND (t.attempts > 0) = %(again)s
                AND NOT EXISTS (SELECT FROM release r JOIN deletion d ON d.id = r.deletion_id
                                 WHERE r.blob_id = t.blob_id AND d.journaled_at IS NULL)
              ORDER BY t.next_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED))
-        RETURNING storage_key, blob_id, not_final_before, attempts
+        RETURNING storage_key, blob_id, kind, attempts
         """,
-        {"claim": claim, "now": now, "until": until, "limit": limit},
+        {"claim": claim, "now": now, "until": until, "limit": limit, "again": again},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    blob_id: UUID
+    bytes: int
 
 
 def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) -> int:
@@ -185,48 +213,139 @@ def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) 
 
     Whose claim it is does not matter: the store's answer stays true when the claim has ended.
     """
-    closed = rows.column(
+    closed = rows.many(
         tx,
-        UUID,
+        _Closed,
         """
-        DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s RETURNING blob_id
+        DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s
+        RETURNING blob_id, bytes
         """,
         {"keys": keys, "sent_at": sent_at},
     )
     rows.run(
         tx,
         "UPDATE release SET removed_at = %(now)s WHERE blob_id = ANY(%(blobs)s) AND removed_at IS NULL",
-        {"blobs": closed, "now": now},
+        {"blobs": [one.blob_id for one in closed], "now": now},
     )
     if len(closed) < len(keys):
         rows.run(
             tx,
             """
-            UPDATE tombstone SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL
+            UPDATE tombstone
+               SET next_at = greatest(next_at, not_final_before), claim = NULL, claimed_until = NULL,
+                   attempts = 0, error_class = NULL, last_error = NULL
              WHERE storage_key = ANY(%(keys)s)
             """,
             {"keys": keys},
         )
+    if closed:
+        count(tx, "removed", len(closed), sum(one.bytes for one in closed))
     return len(closed)
 
 
-def postpone_tombstone(tx: Tx, claim: UUID, key: str, next_at: datetime, error_class: str, last_error: str) -> None:
-    """The store refused or failed: wait longer each time, for ever."""
+def postpone_tombstones(tx: Tx, claim: UUID, postponed: list[Postponed]) -> None:
+    """The store refused or failed: each waits until its own time. Whoever has taken over meanwhile decides alone."""
     rows.run(
         tx,
         """
-        UPDATE tombstone
-           SET attempts = attempts + 1, next_at = %(next_at)s, claim = NULL, claimed_until = NULL,
-               error_class = %(class)s, last_error = %(error)s
-         WHERE storage_key = %(key)s AND claim = %(claim)s
+        UPDATE tombstone t
+           SET attempts = t.attempts + 1, next_at = n.next_at, claim = NULL, claimed_until = NULL,
+               error_class = n.error_class, last_error = n.last_error
+          FROM unnest(%(keys)s::text[], %(times)s::timestamptz[], %(classes)s::text[], %(errors)s::text[])
+               AS n (storage_key, next_at, error_class, last_error)
+         WHERE t.storage_key = n.storage_key AND t.claim = %(claim)s
         """,
-        {"key": key, "claim": claim, "next_at": next_at, "class": error_class, "error": last_error},
+        {
+            "claim": claim,
+            "keys": [item.storage_key for item in postponed],
+            "times": [item.next_at for item in postponed],
+            "classes": [item.error_class for item in postponed],
+            "errors": [item.last_error for item in postponed],
+        },
+    )
+    for error_class in ("refused", "throttled", "unavailable"):
+        if number := sum(item.error_class == error_class for item in postponed):
+            count(tx, error_class, number, 0)
+
+
+def count(tx: Tx, outcome: str, objects: int, size: int) -> None:
+    """Add to the removals since the beginning. Called last in a transaction and in the order of the outcomes' names, so
+    that two workers never wait for each other in a circle."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO removal_count AS c (outcome, objects, bytes) VALUES (%(outcome)s, %(objects)s, %(bytes)s)
+            ON CONFLICT (outcome) DO UPDATE SET objects = c.objects + excluded.objects, bytes = c.bytes + excluded.bytes
+        """,
+        {"outcome": outcome, "objects": objects, "bytes": size},
     )
 
 
-def releasing(tx: Tx, blob_id: UUID) -> list[UUID]:
-    """The deletions that released this blob."""
-    return rows.column(tx, UUID, "SELECT deletion_id FROM release WHERE blob_id = %(id)s", {"id": blob_id})
+def concerned(tx: Tx, keys: list[str]) -> list[Concerned]:
+    """Whom these tombstones concern. Reads only."""
+    return rows.many(
+        tx,
+        Concerned,
+        """
+        SELECT t.storage_key, o.slug AS org, p.slug AS project,
+               ARRAY(SELECT r.deletion_id FROM release r WHERE r.blob_id = t.blob_id ORDER BY r.deletion_id) AS deletions
+          FROM tombstone t
+          LEFT JOIN project p ON p.id = t.project_id LEFT JOIN org o ON o.id = p.org_id
+         WHERE t.storage_key = ANY(%(keys)s)
+        """,
+        {"keys": keys},
+    )
+
+
+def returned(tx: Tx, blob_ids: list[UUID]) -> dict[UUID, int]:
+    """Note that the store has these again although it had said that they are gone: no deletion has them removed any
+    more. Returns how often that has happened to each."""
+    found = rows.many(
+        tx,
+        _Returned,
+        """
+        WITH noted AS (
+            UPDATE release SET returned = returned + 1, removed_at = NULL WHERE blob_id = ANY(%(ids)s)
+            RETURNING blob_id, returned
+        )
+        SELECT blob_id, max(returned) AS times FROM noted GROUP BY blob_id
+        """,
+        {"ids": blob_ids},
+    )
+    return {item.blob_id: item.times for item in found}
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned:
+    blob_id: UUID
+    times: int
+
+
+def condemn_again(tx: Tx, blob: NewBlob, project_id: int, attempts: int, now: datetime, failed: Postponed) -> None:
+    """A tombstone for what the store has again, tried when `failed` says so and counted as failed `attempts` times."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO tombstone (storage_key, blob_id, project_id, kind, digest, bytes, made_of, condemned_at,
+                               not_final_before, next_at, attempts, error_class, last_error)
+        VALUES (%(key)s, %(id)s, %(project)s, %(kind)s, %(digest)s, %(bytes)s, '{}', %(now)s, %(now)s, %(next_at)s,
+                %(attempts)s, %(class)s, %(error)s)
+            ON CONFLICT DO NOTHING
+        """,
+        {
+            "key": blob.storage_key,
+            "id": blob.id,
+            "project": project_id,
+            "kind": blob.kind,
+            "digest": blob.digest,
+            "bytes": blob.size,
+            "now": now,
+            "next_at": failed.next_at,
+            "attempts": attempts,
+            "class": failed.error_class,
+            "error": failed.last_error,
+        },
+    )
 
 
 def adopt(tx: Tx, blobs: list[NewBlob], project_id: int, now: datetime) -> None:

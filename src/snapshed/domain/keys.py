@@ -16,6 +16,12 @@ SYSTEM = ".snapshed/"
 
 INSTALLATION = ".snapshed/installation.json"
 
+RESERVE = ".snapshed/reserve"
+"""On disk only: room that is given up for a journal entry when the disk is full, so that deletions can still free it."""
+
+PROBE = ".snapshed/probe"
+"""Put and removed at every start, to see whether the store keeps versions."""
+
 _KEY = re.compile(r"(\d+)/(\d+)/(\d+)/([0-9a-f]{64})\.([0-9a-f-]{36})")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

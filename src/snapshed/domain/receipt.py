@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
@@ -22,10 +22,31 @@ KINDS = ("image", "manifest", "comparison", "mask", "thumbnail", "archive")
 
 OUTCOMES: tuple[str, ...] = ("removed", "waiting", "kept_shared", "kept_pinned")
 
-SCOPE = (
-    "Speaks for the object store, the database rows and the trace rows of this installation.",
-    "Does not speak for backups, replicas and write-ahead logs of the database, nor for copies people downloaded.",
-)
+Keeps = Literal["nothing", "versions", "unknown"]
+"""What a store was seen to keep of removed objects."""
+
+_KEEPS: dict[Keeps, str] = {
+    "nothing": "The store showed no sign of keeping versions of removed objects when it was last probed.",
+    "versions": "The store keeps versions of removed objects (its bucket is versioned): until its own rules end them, "
+    "whoever administers the bucket can bring the bytes back.",
+    "unknown": "The store's own versions could not be asked about: if it keeps versions or soft-deleted objects, "
+    "they are not spoken for.",
+}
+
+
+def meaning(keeps: Keeps) -> str:
+    """What a store's habit means for what is removed, in one sentence."""
+    return _KEEPS[keeps]
+
+
+def scope(keeps: Keeps) -> list[str]:
+    """What a receipt speaks for and what it does not, given what the store was seen to keep."""
+    return [
+        "Speaks for the object store, the database rows and the trace rows of this installation.",
+        _KEEPS[keeps],
+        "Does not speak for backups, replicas and write-ahead logs of the database, for copies made beneath the store, "
+        "such as snapshots of its disk, nor for copies people downloaded.",
+    ]
 
 
 class Counted(Protocol):

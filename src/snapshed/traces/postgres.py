@@ -1,6 +1,7 @@
 """Trace rows in the main database, the default engine.
 
-Writing is repeatable: a row has an id of its own, so a second attempt after a crash adds nothing.
+Writing is repeatable: a row has an id of its own, so a second attempt after a crash adds nothing. Living beside the
+outbox, this engine can also refuse a writer that wakes up too late.
 """
 
 from __future__ import annotations
@@ -41,14 +42,30 @@ class PostgresTraces:
         self._database = database
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Add rows; those that are there already are left alone."""
-        with self._database.transaction() as tx, tx.cursor() as cursor:
-            cursor.executemany(
+        """Add rows that are still announced for an artifact no deletion has marked; those that are there already are
+        left alone. Share-locks the artifacts, so that a deletion either waits for these rows and removes them, or has
+        marked its artifact and keeps them out, however long this writer was asleep."""
+        with self._database.transaction() as tx:
+            rows.run(
+                tx,
                 """
                 INSERT INTO trace (id, trace_id, event, at, facts)
-                VALUES (%s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING
+                SELECT n.id, n.trace_id, n.event, n.at, n.facts
+                  FROM unnest(%(ids)s::uuid[], %(traces)s::uuid[], %(events)s::text[], %(times)s::timestamptz[],
+                              %(facts)s::jsonb[]) AS n (id, trace_id, event, at, facts)
+                  JOIN trace_due d ON d.id = n.id
+                  JOIN artifact a ON a.id = d.artifact_id
+                 WHERE a.deletion_id IS NULL
+                   FOR SHARE OF a
+                    ON CONFLICT (id) DO NOTHING
                 """,
-                [(trace.id, trace.trace_id, trace.event, trace.at, Jsonb(trace.facts)) for trace in traces],
+                {
+                    "ids": [trace.id for trace in traces],
+                    "traces": [trace.trace_id for trace in traces],
+                    "events": [trace.event for trace in traces],
+                    "times": [trace.at for trace in traces],
+                    "facts": [Jsonb(trace.facts) for trace in traces],
+                },
             )
 
     def remove(self, trace_ids: Sequence[UUID]) -> None:

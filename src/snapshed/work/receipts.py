@@ -6,21 +6,28 @@ What is said here is what the rows and the store say at that moment; nothing is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from snapshed.blobs import Item
 from snapshed.db import deletions, installation, releases, sessions, tombstones
 from snapshed.db.blobs import NewBlob
 from snapshed.db.deletions import Deletion
 from snapshed.db.pool import Tx
-from snapshed.domain import keys, receipt
+from snapshed.db.releases import ReleasedObject
+from snapshed.db.tombstones import Postponed
+from snapshed.domain import backoff, keys, receipt
 from snapshed.errors import Broken, NotFound, StoreUnavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources
+
+_SHORTEST = timedelta(seconds=1)
+_LONGEST = timedelta(minutes=15)
+
+_STANDS = "The store said that this was removed, and still has it."
 
 _log = logger("receipts")
 
@@ -51,26 +58,39 @@ def _is_ready(tx: Tx, deletion: Deletion) -> bool:
 
 def _verify(resources: Resources, deletion: Deletion) -> datetime | None:
     """Ask the store a second time about everything that is said to be gone. What it still has is condemned again;
-    then, and when the store does not answer, there is no time to return."""
+    then, and when the store does not answer or is not ours, there is no time to return."""
     with resources.database.transaction() as tx:
         gone = releases.gone_keys(tx, deletion.id)
     try:
         standing = resources.store.held([item.storage_key for item in gone])
     except StoreUnavailable:
         return None
-    if not standing:
-        return resources.now()
-    _log.error("removed objects stand in the store again", deletion=str(deletion.id), objects=len(standing))
-    back = [item for item in gone if item.storage_key in standing]
+    if standing:
+        _log.error("removed objects stand in the store again", deletion=str(deletion.id), objects=len(standing))
+        back = [item for item in gone if item.storage_key in standing]
+        resources.database.run(lambda tx: _condemn_again(resources, tx, back))
+        return None
+    # An unmounted disk and a removed bucket have nothing of ours either.
+    return resources.now() if resources.store.answers() else None
 
-    def condemn(tx: Tx) -> None:
-        for item in back:
-            blob = NewBlob(item.blob_id, item.kind, item.digest, item.bytes, item.storage_key)
-            tombstones.adopt(tx, [blob], keys.project_of(item.storage_key) or 0, resources.now())
-        resources.queue.wake(tx)
 
-    resources.database.run(condemn)
-    return None
+def _condemn_again(resources: Resources, tx: Tx, back: Sequence[ReleasedObject]) -> None:
+    """Objects the store had called removed are removed again, after a wait that grows each time it was not true."""
+    now = resources.now()
+    times = tombstones.returned(tx, [item.blob_id for item in back])
+    for item in back:
+        attempts = times.get(item.blob_id, 1)
+        dice = random.random()  # noqa: S311  jitter, not a secret
+        next_at = now + backoff.wait(attempts, dice, shortest=_SHORTEST, longest=_LONGEST)
+        tombstones.condemn_again(
+            tx,
+            NewBlob(item.blob_id, item.kind, item.digest, item.bytes, item.storage_key),
+            keys.project_of(item.storage_key) or 0,
+            attempts,
+            now,
+            Postponed(item.storage_key, next_at, "refused", _STANDS),
+        )
+    resources.queue.wake(tx)
 
 
 def _close(resources: Resources, tx: Tx, deletion_id: UUID, verified_at: datetime) -> bool:
@@ -100,7 +120,7 @@ def _journal_receipts(resources: Resources) -> int:
         waiting = deletions.unjournaled_receipts(tx, 100)
     for deletion in waiting:
         try:
-            resources.store.put([Item(keys.journal_receipt(deletion.id), json.dumps(deletion.receipt).encode())])
+            resources.store.note(keys.journal_receipt(deletion.id), json.dumps(deletion.receipt).encode())
         except StoreUnavailable:
             return 0
         resources.database.run(
@@ -196,7 +216,7 @@ def _document(tx: Tx, deletion: Deletion) -> dict[str, Any]:
             }
             for failure in releases.failures(tx, deletion.id)
         ],
-        "scope": list(receipt.SCOPE),
+        "scope": receipt.scope(installation.store_keeps(tx)),
         "signature": None,
     }
 

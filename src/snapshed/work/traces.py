@@ -14,7 +14,8 @@ from snapshed.traces import Trace
 
 _BATCH = 1000
 _CLAIM = timedelta(seconds=10)
-"""A writer that takes longer may land after a deletion counted zero; the deletion therefore waits for its claim."""
+"""A deletion waits for a claim to end before its count of zero is final: an engine of its own knows nothing of the
+outbox, and what it was sent may land until then. The main database refuses a writer that comes later still."""
 
 
 def write_traces(resources: Resources) -> int:

@@ -6,7 +6,6 @@ import json
 from typing import Any
 from uuid import UUID
 
-from snapshed.blobs import Item
 from snapshed.db import deletions
 from snapshed.db.deletions import Deletion
 from snapshed.db.pool import Tx
@@ -27,7 +26,7 @@ def journal(resources: Resources, deletion_id: UUID) -> bool:
         return True
     entry = json.dumps(_entry(deletion, resources.installation.epoch)).encode()
     try:
-        resources.store.put([Item(keys.journal_entry(deletion.id), entry)])
+        resources.store.note(keys.journal_entry(deletion.id), entry)
     except StoreUnavailable as failed:
         _log.warning("deletion not journaled yet", deletion=str(deletion.id), error_class=failed.code)
         return False

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from snapshed.db import deletions, holds, releases, sessions, withdrawals
+from snapshed.db import deletions, holds, installation, releases, sessions, withdrawals
 from snapshed.db.access import Project
 from snapshed.db.deletions import Target
 from snapshed.db.pool import Tx
@@ -145,6 +145,7 @@ def preview(resources: Resources, order: Order) -> dict[str, Any]:
         row_counts = count_rows(tx, meant)
         pinned = [blob.blob_id for blob in found if blob.outcome == "kept_pinned"]
         refused = sessions.pinning(tx, pinned) if order.urgent else []
+        keeps = installation.store_keeps(tx)
     counts, sums = receipt.objects(_tallied(found))
     numbers = [str(number) for number in meant.numbers]
     traces = len(meant.artifacts) if meant.image is None else 0
@@ -171,7 +172,7 @@ def preview(resources: Resources, order: Order) -> dict[str, Any]:
         "bytes": sums,
         "traces": {"released": traces, "removed": 0, "waiting": traces},
         "failures": [],
-        "scope": list(receipt.SCOPE),
+        "scope": receipt.scope(keeps),
         "signature": None,
     }
 
