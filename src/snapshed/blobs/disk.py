@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,10 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore
 
-from snapshed.blobs.store import Found, Item, Store
+from snapshed.blobs.store import Found, Item, Store, unavailable
+
+_HALF = re.compile(r"(.+)#\d+")
+"""What the library calls a file while it writes it."""
 
 
 class DiskStore(Store):
@@ -46,6 +50,20 @@ class DiskStore(Store):
             while (leftover := self.root / f"{key}#{number}").exists():
                 leftover.unlink(missing_ok=True)
                 number += 1
+
+    def half_of(self, name: str) -> str | None:
+        match = _HALF.fullmatch(name)
+        return match[1] if match else None
+
+    def has_half(self, name: str) -> bool:
+        return self.half_of(name) is not None and (self.root / name).is_file()
+
+    def remove_half(self, name: str) -> None:
+        if self.half_of(name) is not None:
+            try:
+                (self.root / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise unavailable(error) from None
 
     def _list(self, prefix: str) -> Iterator[Found]:
         # The library's listing hides `key#1`; walking the folder does not.
