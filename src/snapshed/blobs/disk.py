@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +17,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
-from snapshed.blobs.failures import Failure, classify, is_full
+from snapshed.blobs.failures import Failure, classify, is_full, unavailable
 from snapshed.blobs.store import Found, Handles, Item, Store
 from snapshed.domain import keys as names
 from snapshed.domain.receipt import Keeps
@@ -25,6 +26,9 @@ from snapshed.errors import StoreUnavailable
 _RESERVE_BYTES = 256 * 1024
 """Room kept for journal entries, some 60 of them with the blocks they take. Without an entry nothing is removed, and
 without a removal a full disk stays full."""
+
+_HALF = re.compile(r"(.+)#\d+")
+"""What the library calls a file while it writes it."""
 
 
 class DiskStore(Store):
@@ -95,17 +99,46 @@ class DiskStore(Store):
                 leftover.unlink(missing_ok=True)
                 number += 1
 
+    def head(self, key: str) -> Found | None:
+        try:
+            return super().head(key)
+        except ValueError:
+            # No key may be called so, but a file that somebody put here may.
+            file = self.root / key
+            return Found(key, file.stat().st_size) if file.is_file() else None
+
+    def half_of(self, name: str) -> str | None:
+        match = _HALF.fullmatch(name)
+        return match[1] if match else None
+
+    def has_half(self, name: str) -> bool:
+        return self.half_of(name) is not None and (self.root / name).is_file()
+
+    def remove_half(self, name: str) -> None:
+        if self.half_of(name) is not None:
+            try:
+                (self.root / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise unavailable(error) from None
+
     def _list(self, prefix: str) -> Iterator[Found]:
-        # The library's listing hides `key#1`; walking the folder does not.
-        for folder, _, files in os.walk(self.root, onerror=_raise):
-            for name in files:
-                file = Path(folder) / name
-                key = file.relative_to(self.root).as_posix()
-                if key.startswith(prefix):
-                    try:
-                        yield Found(key, file.stat().st_size)
-                    except FileNotFoundError:
-                        continue  # removed while we walked
+        # The library's listing hides `key#1`; walking the folders does not. One entry at a time, since a folder may hold
+        # a million; one that cannot be read raises, since a listing that lacks some would be taken for a whole one.
+        folders = [""]
+        while folders:
+            inside = folders.pop()
+            try:
+                entries = os.scandir(self.root / inside)
+            except FileNotFoundError:
+                continue  # removed while we walked
+            with entries:
+                for entry in entries:
+                    key = inside + entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{key}/")
+                    elif key.startswith(prefix):
+                        with suppress(FileNotFoundError):  # removed while we walked
+                            yield Found(key, entry.stat().st_size)
 
     def _keeps(self) -> Keeps:
         return "nothing"
@@ -143,12 +176,6 @@ class DiskStore(Store):
 
 
 _ELSEWHERE = "The folder of the object store is not the one that was founded: is its disk mounted?"
-
-
-def _raise(error: OSError) -> None:
-    """A folder that vanished while we walked is no error; one that cannot be read makes the listing worthless."""
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _sync(folder: Path) -> None:
