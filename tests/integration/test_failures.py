@@ -381,6 +381,7 @@ def test_serve_warns_once_about_a_store_that_keeps_versions(installation: Instal
         "SNAPSHED_STORE_ENDPOINT": s3.endpoint,
         "SNAPSHED_STORE_ACCESS_KEY_ID": ACCESS,
         "SNAPSHED_STORE_SECRET_ACCESS_KEY": SECRET,
+        "SNAPSHED_PUT_LIMIT": "60s",  # a new bucket takes its time
     }
     server = installation.serve()
     wait_until(lambda: "store may keep removed objects" in server.log, 30, "the warning")
