@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from snapshed.blobs import Item
-from snapshed.db import blobs, comparisons, sessions, snapshots, tombstones
+from snapshed.db import blobs, comparisons, lost, sessions, snapshots, tombstones
 from snapshed.db.blobs import Kind, NewBlob
 from snapshed.db.pool import Tx
 from snapshed.errors import OwnerGone, SessionOver, SnapshedError
@@ -101,8 +102,9 @@ def store(
 def finalise_images(resources: Resources, owner: ForSession, rows: Sequence[NewBlob]) -> None:
     """T3: turn a session's stored images live and pin them, one winner per digest.
 
-    Where another upload of the same bytes won, its row is pinned instead and ours is condemned. Raises SessionOver,
-    with everything of this call condemned, when the session has ended meanwhile.
+    Where another upload of the same bytes won, its row is pinned instead and ours is condemned. Where the image was
+    marked as lost, whatever named it names the new row from now on. Raises SessionOver, with everything of this call
+    condemned, when the session has ended meanwhile.
     """
     state = resources.database.run(lambda tx: _finalise(resources, tx, owner, rows))
     if state != "open":
@@ -172,11 +174,24 @@ def _finalise(resources: Resources, tx: Tx, owner: ForSession, rows: Sequence[Ne
         tombstones.condemn_pending(tx, sorted(mine), now, settled=True)
         resources.queue.wake(tx)
         return "unknown" if session is None else session.state
-    winners = {won.digest: won.id for won in blobs.live_images(tx, owner.project_id, [row.digest for row in rows])}
-    lost = sorted(row.id for row in rows if row.digest in winners)
-    if lost:
-        tombstones.condemn_pending(tx, lost, now, settled=True)
+    digests = [row.digest for row in rows]
+    unhealed = lost.lock_images(tx, owner.project_id, digests)
+    winners = {won.digest: won.id for won in blobs.live_images(tx, owner.project_id, digests)}
+    losers = sorted(row.id for row in rows if row.digest in winners)
+    if losers:
+        tombstones.condemn_pending(tx, losers, now, settled=True)
         resources.queue.wake(tx)
-    won = blobs.make_live(tx, [row.id for row in rows if row.digest not in winners])
+    won = set(blobs.make_live(tx, [row.id for row in rows if row.digest not in winners]))
     sessions.pin(tx, owner.session_id, sorted([*winners.values(), *won]), "stored")
+    whole = winners | {row.digest: row.id for row in rows if row.id in won}
+    _heal(resources, tx, {image.id: whole[image.digest] for image in unhealed if image.digest in whole}, now)
     return "open"
+
+
+def _heal(resources: Resources, tx: Tx, replaced: dict[UUID, UUID], now: datetime) -> None:
+    """Let whole images take the place of lost ones, which nothing refers to afterwards: they are condemned at once, so
+    that what is left of damaged bytes is removed, and released by every deletion of the same image."""
+    if replaced:
+        lost.replace_images(tx, replaced)
+        tombstones.condemn(tx, sorted(replaced), now)
+        resources.queue.wake(tx)

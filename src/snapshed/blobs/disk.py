@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -16,11 +17,14 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
-from snapshed.blobs.failures import Failure, classify, is_full
+from snapshed.blobs.failures import Failure, classify, is_full, unavailable
 from snapshed.blobs.store import Found, Handles, Item, Store
 from snapshed.domain import keys as names
 from snapshed.domain.receipt import Keeps
 from snapshed.errors import StoreUnavailable
+
+_HALF = re.compile(r"(.+)#\d+")
+"""What the library calls a file while it writes it."""
 
 _RESERVE_BYTES = 256 * 1024
 """Room kept for journal entries, some 60 of them with the blocks they take. Without an entry nothing is removed, and
@@ -94,6 +98,20 @@ class DiskStore(Store):
             while (leftover := self.root / f"{key}#{number}").exists():
                 leftover.unlink(missing_ok=True)
                 number += 1
+
+    def half_of(self, name: str) -> str | None:
+        match = _HALF.fullmatch(name)
+        return match[1] if match else None
+
+    def has_half(self, name: str) -> bool:
+        return self.half_of(name) is not None and (self.root / name).is_file()
+
+    def remove_half(self, name: str) -> None:
+        if self.half_of(name) is not None:
+            try:
+                (self.root / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise unavailable(error) from None
 
     def _list(self, prefix: str) -> Iterator[Found]:
         # The library's listing hides `key#1`; walking the folder does not.

@@ -165,6 +165,20 @@ class Store(ABC):
         except (BaseError, OSError) as error:
             raise unavailable(error) from None
 
+    def half_of(self, name: str) -> str | None:
+        """The key whose half-done put left this name, or None if it is no such leftover. Only a disk has them."""
+        del name
+        return None
+
+    def has_half(self, name: str) -> bool:
+        """Whether this leftover of a half-done put is still there."""
+        del name
+        return False
+
+    def remove_half(self, name: str) -> None:
+        """Remove exactly this leftover, and nothing that stands under its key. Raises StoreUnavailable."""
+        del name
+
     def answers(self) -> bool:
         """True if the store answers and is the one that was founded: its installation object is there. An unmounted
         disk or a removed bucket answers too, and has nothing."""

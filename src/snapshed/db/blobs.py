@@ -1,6 +1,6 @@
 """Rows about stored bytes: announced, live, promised, readable, nameable.
 
-How rows leave is in `tombstones`; nothing here talks to the store.
+How rows leave is in `tombstones`, what has become of lost ones in `lost`; nothing here talks to the store.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def promise(tx: Tx, project_id: int, session_id: UUID, digests: list[str]) -> li
         WITH promised AS (
             SELECT b.id, b.digest, b.size, b.storage_key, b.announced_at
               FROM blob b
-             WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live'
+             WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live' AND b.lost_at IS NULL
                AND b.digest = ANY(%(digests)s)
                AND (EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
                     OR EXISTS (SELECT FROM pin p
@@ -82,6 +82,7 @@ def readable(tx: Tx, project_id: int, digest: str, session_id: UUID | None) -> S
         SELECT b.id, b.digest, b.size, b.storage_key, b.announced_at
           FROM blob b
          WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live' AND b.digest = %(digest)s
+           AND b.lost_at IS NULL
            AND (EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
                 OR EXISTS (SELECT FROM pin p JOIN session s ON s.id = p.session_id
                             WHERE p.blob_id = b.id AND p.how = 'stored' AND s.id = %(session)s AND s.state = 'open'))
@@ -98,7 +99,7 @@ def readable_by_id(tx: Tx, project_id: int, blob_id: UUID) -> Stored | None:
         """
         SELECT b.id, b.digest, b.size, b.storage_key, b.announced_at
           FROM blob b
-         WHERE b.id = %(id)s AND b.project_id = %(project)s AND b.state = 'live'
+         WHERE b.id = %(id)s AND b.project_id = %(project)s AND b.state = 'live' AND b.lost_at IS NULL
            AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
         """,
         {"id": blob_id, "project": project_id},
@@ -162,6 +163,7 @@ def live_images(tx: Tx, project_id: int, digests: list[str]) -> list[Digested]:
         """
         SELECT id, digest FROM blob
          WHERE project_id = %(project)s AND kind = 'image' AND state = 'live' AND digest = ANY(%(digests)s)
+           AND lost_at IS NULL
          ORDER BY id FOR KEY SHARE
         """,
         {"project": project_id, "digests": digests},
@@ -194,6 +196,7 @@ def nameable(tx: Tx, project_id: int, session_id: UUID, digests: list[str]) -> l
         """
         SELECT b.id, b.digest FROM blob b
          WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live' AND b.digest = ANY(%(digests)s)
+           AND b.lost_at IS NULL
            AND (EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id AND p.session_id = %(session)s)
                 OR EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0))
          ORDER BY b.id FOR KEY SHARE OF b

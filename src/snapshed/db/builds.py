@@ -35,7 +35,7 @@ class Build:
     facts: dict[str, Any]
     created_at: datetime
     created_by: str
-    storage_key: str
+    storage_key: str | None
 
 
 def add(
@@ -92,7 +92,8 @@ def find(tx: Tx, project_ids: list[int], number: int) -> Build | None:
         Build,
         """
         SELECT d.artifact_id, a.number, a.project_id, p.slug AS project_slug, a.app_id, d.file_name, d.size, d.digest,
-               d.head_sha, d.head_repo_name, d.head_ref, d.facts, a.created_at, d.created_by, b.storage_key
+               d.head_sha, d.head_repo_name, d.head_ref, d.facts, a.created_at, d.created_by,
+               CASE WHEN b.lost_at IS NULL THEN b.storage_key END AS storage_key
           FROM artifact a JOIN build d ON d.artifact_id = a.id
           JOIN project p ON p.id = a.project_id JOIN blob b ON b.id = d.file_id
          WHERE a.number = %(number)s AND a.project_id = ANY(%(projects)s) AND a.deletion_id IS NULL

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 from snapshed.db import rows
 from snapshed.db.blobs import Kind
@@ -13,67 +14,68 @@ from snapshed.db.pool import Tx
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the rows say about a key."""
+    """What the rows say about a key; `size` in bytes."""
 
+    id: UUID
+    project_id: int
     storage_key: str
     state: Literal["pending", "live", "tombstone"]
     kind: Kind
     digest: str
     size: int
+    announced_at: datetime
+    is_lost: bool
 
 
 def known(tx: Tx, keys: list[str]) -> list[Known]:
-    """The rows, live or condemned, that explain these keys."""
+    """The rows, announced, live or condemned, that explain these keys."""
     return rows.many(
         tx,
         Known,
         """
-        SELECT storage_key, state, kind, digest, size FROM blob WHERE storage_key = ANY(%(keys)s)
+        SELECT id, project_id, storage_key, state, kind, digest, size, announced_at, lost_at IS NOT NULL AS is_lost
+          FROM blob WHERE storage_key = ANY(%(keys)s)
         UNION ALL
-        SELECT storage_key, 'tombstone', kind, digest, bytes FROM tombstone WHERE storage_key = ANY(%(keys)s)
+        SELECT blob_id, project_id, storage_key, 'tombstone', kind, digest, bytes, condemned_at, false
+          FROM tombstone WHERE storage_key = ANY(%(keys)s)
         """,
         {"keys": keys},
     )
 
 
-def live_after(tx: Tx, after: str, limit: int) -> list[Known]:
-    """A page of live rows in the order of their keys."""
+def live_after(tx: Tx, after: UUID, limit: int) -> list[Known]:
+    """A page of live rows, those marked as lost left out, in the order of their ids."""
     return rows.many(
         tx,
         Known,
         """
-        SELECT storage_key, state, kind, digest, size FROM blob
-         WHERE state = 'live' AND storage_key > %(after)s ORDER BY storage_key LIMIT %(limit)s
+        SELECT id, project_id, storage_key, state, kind, digest, size, announced_at, false AS is_lost FROM blob
+         WHERE state = 'live' AND lost_at IS NULL AND id > %(after)s ORDER BY id LIMIT %(limit)s
         """,
         {"after": after, "limit": limit},
     )
 
 
-def unowned(tx: Tx) -> list[Known]:
-    """Live rows that nothing references, pins or is about to look at: at rest there is none."""
-    return rows.many(
-        tx,
-        Known,
-        """
-        SELECT b.storage_key, b.state, b.kind, b.digest, b.size FROM blob b
-         WHERE b.state = 'live'
-           AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
-           AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)
-           AND NOT EXISTS (SELECT FROM candidate c WHERE c.blob_id = b.id)
-        """,
+def still_relied_on(tx: Tx, blob_ids: list[UUID]) -> set[UUID]:
+    """Those that are live, not marked as lost, and that something names or was promised: their bytes must be there."""
+    return set(
+        rows.column(
+            tx,
+            UUID,
+            """
+            SELECT b.id FROM blob b
+             WHERE b.id = ANY(%(ids)s) AND b.state = 'live' AND b.lost_at IS NULL
+               AND (EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
+                    OR EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id))
+            """,
+            {"ids": blob_ids},
+        )
     )
 
 
-def referenced_pending(tx: Tx) -> list[Known]:
-    """Announced rows that something names already: a promise broken, if there is ever one."""
-    return rows.many(
-        tx,
-        Known,
-        """
-        SELECT b.storage_key, b.state, b.kind, b.digest, b.size FROM blob b
-         WHERE b.state = 'pending' AND EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)
-        """,
-    )
+def live_count(tx: Tx) -> int:
+    """How many objects should be in the store."""
+    return rows.value(tx, int, "SELECT count(*) FROM blob WHERE state = 'live' AND lost_at IS NULL") or 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,35 @@ def expected(tx: Tx) -> list[UUID]:
     return rows.column(tx, UUID, "SELECT id FROM artifact WHERE deletion_id IS NULL")
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A trace row there should be: what happened to which artifact, and when."""
+
+    artifact_id: UUID
+    event: str
+    at: datetime
+
+
+def expected_of(tx: Tx, artifact_ids: list[UUID]) -> list[Expected]:
+    """Every trace row that these artifacts should have by now: their making, and their comparisons as heads. Those still
+    to be written are left out, and so are artifacts that a deletion has marked."""
+    return rows.many(
+        tx,
+        Expected,
+        """
+        SELECT a.id AS artifact_id, e.event, e.at
+          FROM artifact a
+          CROSS JOIN LATERAL (
+               SELECT a.kind AS event, a.created_at AS at
+               UNION ALL
+               SELECT 'comparison', c.finished_at FROM comparison c WHERE c.head_id = a.id AND c.state = 'done') e
+         WHERE a.id = ANY(%(ids)s) AND a.deletion_id IS NULL
+           AND NOT EXISTS (SELECT FROM trace_due d WHERE d.artifact_id = a.id AND d.event = e.event AND d.at = e.at)
+        """,
+        {"ids": artifact_ids},
+    )
+
+
 def doomed(tx: Tx) -> set[UUID]:
     """Trace ids whose removal is under way."""
     return set(rows.column(tx, UUID, "SELECT trace_id FROM trace_removal WHERE removed_at IS NULL"))

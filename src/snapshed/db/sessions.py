@@ -160,7 +160,7 @@ def matching(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
             SELECT w.digest FROM wanted w
              WHERE NOT EXISTS (SELECT FROM blob b
                                 WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live'
-                                  AND b.digest = w.digest
+                                  AND b.digest = w.digest AND b.lost_at IS NULL
                                   AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0))
         ), held AS (
             SELECT s.id, s.opened_at,

@@ -47,7 +47,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One named image; `image_id` and `storage_key` are None once the image was withdrawn."""
+    """One named image; `image_id` is None once the image was withdrawn, `storage_key` also while its bytes are lost."""
 
     name: str
     digest: str
@@ -177,7 +177,7 @@ def images(tx: Tx, artifact_id: UUID) -> list[Image]:
         Image,
         """
         SELECT i.name, i.digest, i.width, i.height, i.diff_threshold, i.facts, i.image_id, b.storage_key
-          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id
+          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id AND b.lost_at IS NULL
          WHERE i.artifact_id = %(artifact)s ORDER BY i.name
         """,
         {"artifact": artifact_id},
@@ -231,7 +231,7 @@ def images_named(tx: Tx, artifact_id: UUID, names: list[str]) -> list[Image]:
         Image,
         """
         SELECT i.name, i.digest, i.width, i.height, i.diff_threshold, i.facts, i.image_id, b.storage_key
-          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id
+          FROM snapshot_image i LEFT JOIN blob b ON b.id = i.image_id AND b.lost_at IS NULL
          WHERE i.artifact_id = %(artifact)s AND i.name = ANY(%(names)s) ORDER BY i.name
         """,
         {"artifact": artifact_id, "names": names},

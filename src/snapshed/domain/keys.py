@@ -47,6 +47,18 @@ def project_of(key: str) -> int | None:
     return int(match[3]) if match else None
 
 
+def epoch_of(key: str) -> int | None:
+    """The epoch a storage key carries, or None if it is not one of our keys."""
+    match = _KEY.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def org_of(key: str) -> int | None:
+    """The organization id a storage key carries, or None if it is not one of our keys."""
+    match = _KEY.fullmatch(key)
+    return int(match[2]) if match else None
+
+
 def is_digest(text: str) -> bool:
     """True for 64 lower-case hexadecimal digits."""
     return bool(_DIGEST.fullmatch(text))

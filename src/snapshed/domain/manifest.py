@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 from snapshed.domain.keys import is_digest
+from snapshed.domain.receipt import moment
 from snapshed.errors import Invalid
 
 MOST_IMAGES = 50_000
@@ -312,3 +313,48 @@ def stored(manifest: Manifest, artifact_id: UUID, created_at: datetime, created_
         },
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Standing(Protocol):
+    """A hold as its manifest tells it."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def placed_by(self) -> str: ...
+    @property
+    def placed_at(self) -> datetime: ...
+    @property
+    def ends_at(self) -> datetime | None: ...
+
+
+def with_holds(text: bytes, standing: Sequence[Standing]) -> bytes:
+    """A stored manifest, of a snapshot or a build, that tells exactly these holds."""
+    document = cast("dict[str, Any]", json.loads(text))
+    document["holds"] = [
+        {
+            "id": str(hold.id),
+            "reason": hold.reason,
+            "placed_by": hold.placed_by,
+            "placed_at": moment(hold.placed_at),
+            "ends_at": moment(hold.ends_at),
+        }
+        for hold in standing
+    ]
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def contradicts(text: bytes, expected: bytes) -> bool:
+    """Whether a stored manifest says anything else than the one written from the rows. The moment of its making is its
+    own, and holds that have ended may still be told."""
+    try:
+        said = cast("dict[str, Any]", json.loads(text))
+        wanted = cast("dict[str, Any]", json.loads(expected))
+        told = {hold["id"] for hold in said.pop("holds")}
+        standing = {hold["id"] for hold in wanted.pop("holds")}
+        del said["created_at"], wanted["created_at"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return True
+    return said != wanted or not standing <= told

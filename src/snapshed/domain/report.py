@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 from uuid import UUID
 
 from snapshed.domain.categorise import Category, Outcome
@@ -98,3 +99,26 @@ def _told(result: Result) -> Iterator[tuple[str, object]]:
     yield "after_height", result.head_height
     yield "reason", result.reason
     yield "previous_image_file_name", result.previous_name
+
+
+def contradicts(
+    text: bytes, head: Side, base: Side, algorithm: str, summary: Mapping[str, int], results: Sequence[Result]
+) -> bool:
+    """Whether a stored report says anything else than the rows. They leave out what is unchanged without a look, and no
+    longer name the masks of withdrawn images."""
+    try:
+        said = cast("dict[str, Any]", json.loads(text))
+        facts = (said["head_artifact_id"], said["base_artifact_id"], said["head"], said["base"], said["algorithm"])
+        images = cast("dict[str, dict[str, Any]]", said["images"])
+        if facts != (head.number, base.number, str(head.artifact_id), str(base.artifact_id), algorithm):
+            return True
+        if said["summary"] != summary or len(images) != summary["total"]:
+            return True
+        for result in results:
+            told = dict(_told(result))
+            mask = images[result.name]["diff_mask_image_id"]
+            if images[result.name] != (told if result.mask_id else told | {"diff_mask_image_id": mask}):
+                return True
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return True
+    return False

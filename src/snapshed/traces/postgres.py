@@ -35,6 +35,13 @@ class _Count:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    trace_id: UUID
+    event: str
+    at: datetime
+
+
 class PostgresTraces:
     """The `trace` table. Thread-safe; raises DatabaseUnavailable."""
 
@@ -83,6 +90,17 @@ class PostgresTraces:
                 {"ids": list(trace_ids)},
             )
         return {count.trace_id: count.rows for count in counts}
+
+    def moments(self, trace_ids: Sequence[UUID]) -> set[tuple[UUID, str, datetime]]:
+        """What the rows of these trace ids tell about: trace id, event and time of each."""
+        with self._database.transaction() as tx:
+            found = rows.many(
+                tx,
+                _Moment,
+                "SELECT DISTINCT trace_id, event, at FROM trace WHERE trace_id = ANY(%(ids)s)",
+                {"ids": list(trace_ids)},
+            )
+        return {(moment.trace_id, moment.event, moment.at) for moment in found}
 
     def trace_ids(self) -> set[UUID]:
         """Every trace id that has a row."""

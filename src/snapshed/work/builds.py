@@ -104,7 +104,7 @@ def find(resources: Resources, project_ids: Sequence[int], number: int) -> Build
 def open_file(resources: Resources, project_ids: Sequence[int], number: int) -> File:
     """A build's file, to be read. Raises NotFound."""
     found = find(resources, project_ids, number)
-    pieces = resources.store.stream(found.storage_key)
+    pieces = None if found.storage_key is None else resources.store.stream(found.storage_key)
     if pieces is None:
         raise NotFound("Build not found")
     return File(found.file_name, found.size, pieces)

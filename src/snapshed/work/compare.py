@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-from snapshed.db import access, blobs, comparisons, outbox, snapshots
+from snapshed.db import access, blobs, comparisons, outbox, snapshots, tombstones
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
@@ -88,6 +88,8 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
     comparison = comparisons.claim(tx, comparison_id, claim, now, now + CLAIM)
     if comparison is None:
         return None
+    # What an earlier run announced and never committed is nobody's any more.
+    tombstones.condemn_pending(tx, tombstones.pending_of_comparison(tx, comparison_id), now, settled=False)
     if comparisons.attempts(tx, comparison_id) > _ATTEMPTS:
         error = f"The comparison did not succeed in {_ATTEMPTS} attempts; upload the head or the base again."
         comparisons.fail(tx, comparison_id, claim, error, now)

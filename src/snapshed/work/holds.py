@@ -6,17 +6,15 @@ the database. It stands from the transaction that names that manifest.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, cast
 from uuid import UUID
 
 from snapshed.db import blobs, holds
 from snapshed.db.holds import Held, Hold
 from snapshed.db.pool import Tx
-from snapshed.domain.receipt import moment
+from snapshed.domain import manifest
 from snapshed.errors import Busy, Conflict, Invalid, NotFound, OwnerGone, SnapshedError, StoreUnavailable
 from snapshed.ledger import Draft, ForArtifact, give_up, sha256, store
 from snapshed.logs import logger
@@ -157,15 +155,4 @@ def _manifest_with(resources: Resources, held: Held, standing: Sequence[Hold]) -
         raise StoreUnavailable(
             f"The manifest of snapshot {held.number} is not in the store; run `snapshed reconcile` to see what is."
         )
-    document = cast("dict[str, Any]", json.loads(data))
-    document["holds"] = [
-        {
-            "id": str(hold.id),
-            "reason": hold.reason,
-            "placed_by": hold.placed_by,
-            "placed_at": moment(hold.placed_at),
-            "ends_at": moment(hold.ends_at),
-        }
-        for hold in standing
-    ]
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return manifest.with_holds(data, standing)
