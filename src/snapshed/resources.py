@@ -130,6 +130,18 @@ def _installation(database: Database, store: Store) -> Installation:
     return known
 
 
+def refuse_other_store(resources: Resources) -> None:
+    """Raise Broken unless the store says, at this moment, that it is this installation's and of the same epoch. Whoever
+    concludes anything from what a store lacks or has too much of asks this first."""
+    document = _read(resources.store) or {}
+    mine = resources.installation
+    if document.get("id") != str(mine.id) or document.get("epoch") != mine.epoch:
+        raise Broken(
+            "The object store says it belongs to another installation, or to another epoch of this one. Nothing was "
+            "changed; point SNAPSHED_STORE_URL and SNAPSHED_DATABASE_URL at one installation."
+        )
+
+
 def _found(tx: Any) -> Installation:  # noqa: ANN401  a transaction, as in every function of `db`
     now = _clock()
     epoch = 1

@@ -11,7 +11,7 @@ import typer
 import typer.exceptions
 
 from snapshed import __version__
-from snapshed.cli import client, demo, holds, operate
+from snapshed.cli import client, demo, holds, operate, reconcile
 from snapshed.errors import Broken, Refused, SnapshedError, Unavailable
 
 USAGE = 2
@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 operate.register(app)
+reconcile.register(app)
 holds.register(app)
 client.register(app)
 demo.register(app)

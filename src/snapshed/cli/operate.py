@@ -22,7 +22,6 @@ from snapshed.settings import Settings
 
 if TYPE_CHECKING:
     from snapshed.resources import Resources
-    from snapshed.work.reconcile import Level
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of the installation; SNAPSHED_DATA, else ./snapshed-data.")
@@ -34,7 +33,6 @@ def register(app: typer.Typer) -> None:
     """Add the operator commands."""
     app.command()(serve)
     app.command()(worker)
-    app.command("reconcile")(compare_rows_and_store)
     project = typer.Typer(help="Add and list projects.", no_args_is_help=True)
     project.command("add")(project_add)
     project.command("list")(project_list)
@@ -83,28 +81,6 @@ def worker(
 
     logs.configure()
     process.run(Settings.from_env(os.environ, data=data), stop_with_parent=with_parent)
-
-
-def compare_rows_and_store(
-    data: Data = None,
-    as_json: Json = False,
-    level: Annotated[int, typer.Option(min=0, max=2, help="0: rows only. 1: also list. 2: also read all.")] = 1,
-) -> None:
-    """Compare rows, stored objects and trace rows, both ways. Exit 1 if they do not agree."""
-    from snapshed.work import reconcile
-
-    with installation(data) as resources:
-        found = list(reconcile.disagreements(resources, cast("Level", level)))
-    if as_json:
-        document = [{"kind": item.kind, "key": item.key, "advice": item.advice} for item in found]
-        sys.stdout.write(json.dumps({"agree": not found, "disagreements": document}, indent=2) + "\n")
-    else:
-        for item in found:
-            sys.stdout.write(f"{item.kind}  {item.key}  {item.advice}\n")
-        summary = f"{len(found)} disagreements." if found else "Rows, objects and traces agree."
-        sys.stdout.write(f"{summary}\n")
-    if found:
-        raise typer.Exit(1)
 
 
 def project_add(name: Annotated[str, typer.Argument(metavar="ORG/PROJECT")], data: Data = None) -> None:

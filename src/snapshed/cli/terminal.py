@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -94,6 +95,16 @@ class Output:
             ]
             self.say("  ".join(cells).rstrip())
 
+    def findings(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows of long texts: a table on a terminal, elsewhere one plain line each, without the header."""
+        if self._quiet:
+            return
+        if self._tables.is_terminal:
+            self._tables.print(_drawn(header, rows, justify="left"))
+            return
+        for row in rows:
+            self.say("  ".join(row))
+
     @contextmanager
     def progress(self, what: str, total: int) -> Generator[Callable[[int], None]]:
         """Progress of something that can be counted: yields a function that is told how many more are done."""
@@ -132,11 +143,13 @@ class Output:
         yield tell
 
 
-def _drawn(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _drawn(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, justify: Literal["left", "right"] = "right"
+) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(Text(header[0]))
     for name in header[1:]:
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(name), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table

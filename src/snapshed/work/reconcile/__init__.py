@@ -28,7 +28,6 @@ def disagreements(resources: Resources, level: Level, tell: Tell = lambda _what,
     yield from rows.breaches(resources)
     yield from rows.lost_objects(resources, look=level >= 1)
     if level >= 1:
-        objects.check_store(resources)
         yield from tracing.differences(resources)
         yield from objects.differences(resources, tell)
     if level >= 2:

@@ -7,7 +7,6 @@ Order is what makes it true. A row precedes its bytes and outlives them, so a ke
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from snapshed.db.inventory import Known
 from snapshed.domain import keys
 from snapshed.domain.disagreement import Disagreement, Kind
 from snapshed.errors import Broken
-from snapshed.resources import Resources
+from snapshed.resources import Resources, refuse_other_store
 from snapshed.work.reconcile.rows import remedy
 
 _PAGE = 1000
@@ -33,20 +32,9 @@ _FIRST = UUID(int=0)
 Tell = Callable[[str, int], None]
 
 
-def check_store(resources: Resources) -> None:
-    """Raise Broken unless the store's own installation object is this installation's, of the same epoch."""
-    data = resources.store.get(keys.INSTALLATION)
-    document = cast("dict[str, Any]", json.loads(data)) if data else {}
-    mine = resources.installation
-    if document.get("id") != str(mine.id) or document.get("epoch") != mine.epoch:
-        raise Broken(
-            "The object store says it belongs to another installation, or to another epoch of this one. Nothing was "
-            "looked at and nothing changed; point SNAPSHED_STORE_URL and SNAPSHED_DATABASE_URL at one installation."
-        )
-
-
 def differences(resources: Resources, tell: Tell) -> Iterator[Disagreement]:
-    """Objects that no row explains, and rows whose objects are gone or cut short."""
+    """Objects that no row explains, and rows whose objects are gone or cut short. Raises Unavailable and Broken."""
+    refuse_other_store(resources)
     started = resources.now()
     seen = _Seen()
     done = 0
