@@ -204,7 +204,9 @@ def test_a_deletion_that_the_store_has_not_noted_is_named_after_an_hour(world: W
     condemn.condemn(world.resources)
     assert found(world, 0) == []
     world.clock.pass_time(timedelta(minutes=2))
-    assert found(world, 0) == [("unjournaled-deletion", str(deletion_id))], "its tombstones wait for it, and say nothing"
+    assert found(world, 0) == [("unjournaled-deletion", str(deletion_id))], (
+        "its tombstones wait for it, and say nothing"
+    )
 
 
 def test_a_receipt_that_does_not_add_up_is_named(world: World) -> None:

@@ -125,7 +125,7 @@ def test_more_orphans_than_anybody_would_expect_need_a_word_from_a_person(world:
     """One in a hundred, at least 20: beyond that it is rather the wrong database beside the right store."""
     for number in range(21):
         plant_orphan(world, f"orphan {number}".encode())
-    with pytest.raises(Conflict, match="21 objects that no row explains.*--yes"):
+    with pytest.raises(Conflict, match=r"21 objects that no row explains.*--yes"):
         mend(world)
     assert world.count("deletion") == 0
     assert len(world.files()) == 21

@@ -59,9 +59,10 @@ def _standing(resources: Resources, found: Sequence[Disagreement], homes: Sequen
     with ThreadPoolExecutor(16, "repair-head") as threads:
         asked = list(threads.map(resources.store.head, [item.key for item in found]))
     for item, there in zip(found, asked, strict=True):
-        if there is not None:
+        digest = None if there is None else _digest(resources, there)
+        if there is not None and digest is not None:
             # The id in its name may be another object's: whoever made this one was not us.
-            blob = NewBlob(resources.new_id(), "file", _digest(resources, there), there.size, there.key)
+            blob = NewBlob(resources.new_id(), "file", digest, there.size, there.key)
             yield _Orphan(item, _home(there.key, homes), blob)
 
 
@@ -74,13 +75,17 @@ def _home(key: str, homes: Sequence[Home]) -> Home:
     )
 
 
-def _digest(resources: Resources, there: Found) -> str:
-    """What its name says; for a name that is none of ours, what its bytes say."""
+def _digest(resources: Resources, there: Found) -> str | None:
+    """What its name says; for a name that is none of ours, what its bytes say. None for a file with a name that no key
+    of a store may have: only a hand can have put it there, and only a hand can remove it."""
     if named := keys.digest_of(there.key):
         return named
     digest = hashlib.sha256()
-    for piece in resources.store.stream(there.key) or ():
-        digest.update(piece)
+    try:
+        for piece in resources.store.stream(there.key) or ():
+            digest.update(piece)
+    except ValueError:
+        return None
     return digest.hexdigest()
 
 
