@@ -43,6 +43,42 @@ def known(tx: Tx, keys: list[str]) -> list[Known]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A listed key that no row explains, or whose row says another size; then `row_id` is that row's."""
+
+    storage_key: str
+    row_id: UUID | None
+
+
+def unfit(tx: Tx, keys: list[str], sizes: list[int]) -> list[Unfit]:
+    """Of listed objects those that do not fit the rows: everything as it should be costs no record here."""
+    return rows.many(
+        tx,
+        Unfit,
+        """
+        SELECT n.storage_key, b.id AS row_id
+          FROM unnest(%(keys)s::text[], %(sizes)s::bigint[]) AS n (storage_key, size)
+          LEFT JOIN blob b ON b.storage_key = n.storage_key
+         WHERE CASE WHEN b.id IS NULL
+                    THEN NOT EXISTS (SELECT FROM tombstone t WHERE t.storage_key = n.storage_key)
+                    ELSE b.state = 'live' AND b.lost_at IS NULL AND b.size <> n.size END
+        """,
+        {"keys": keys, "sizes": sizes},
+    )
+
+
+def live_keys_after(tx: Tx, after: UUID, limit: int) -> list[tuple[UUID, str]]:
+    """Ids and keys of a page of live rows, those marked as lost left out, in the order of their ids."""
+    return tx.execute(
+        """
+        SELECT id, storage_key FROM blob
+         WHERE state = 'live' AND lost_at IS NULL AND id > %(after)s ORDER BY id LIMIT %(limit)s
+        """,
+        {"after": after, "limit": limit},
+    ).fetchall()
+
+
 def live_after(tx: Tx, after: UUID, limit: int) -> list[Known]:
     """A page of live rows, those marked as lost left out, in the order of their ids."""
     return rows.many(

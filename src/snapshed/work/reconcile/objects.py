@@ -80,26 +80,26 @@ class _Seen:
 
 
 def _unexplained(resources: Resources, page: Sequence[Found]) -> Iterator[Disagreement]:
-    bases = {found.key: resources.store.half_of(found.key) for found in page}
+    halves = [found.key for found in page if resources.store.half_of(found.key) is not None]
+    whole = [found for found in page if resources.store.half_of(found.key) is None] if halves else page
     with resources.database.transaction() as tx:
-        rows = {row.storage_key: row for row in inventory.known(tx, [base or key for key, base in bases.items()])}
-    unknown: list[str] = []
-    suspects: list[Known] = []
-    for found in page:
-        base = bases[found.key]
-        row = rows.get(base or found.key)
-        if base is not None:
-            # Beside an announced or condemned row it is a put under way, or one that goes with its row.
-            if (row is None or row.state == "live") and resources.store.has_half(found.key):
-                yield Disagreement(
-                    "half-written", found.key, "left by a process that died while storing; --repair removes the file"
-                )
-        elif row is None:
-            unknown.append(found.key)
-        elif row.state == "live" and not row.is_lost and row.size != found.size:
-            suspects.append(row)
-    yield from orphans(resources, unknown)
+        unfit = inventory.unfit(tx, [found.key for found in whole], [found.size for found in whole])
+        suspects = inventory.known(tx, [item.storage_key for item in unfit if item.row_id is not None])
+    yield from orphans(resources, [item.storage_key for item in unfit if item.row_id is None])
     yield from _judged(resources, suspects)
+    yield from _half_written(resources, halves)
+
+
+def _half_written(resources: Resources, halves: Sequence[str]) -> Iterator[Disagreement]:
+    bases = {name: resources.store.half_of(name) or name for name in halves}
+    with resources.database.transaction() as tx:
+        states = {row.storage_key: row.state for row in inventory.known(tx, list(bases.values()))}
+    for name, base in bases.items():
+        # Beside an announced or condemned row it is a put under way, or one that goes with its row.
+        if states.get(base, "live") == "live" and resources.store.has_half(name):
+            yield Disagreement(
+                "half-written", name, "left by a process that died while storing; --repair removes the file"
+            )
 
 
 def orphans(resources: Resources, names: Sequence[str]) -> Iterator[Disagreement]:
@@ -137,16 +137,22 @@ def _check_epoch(resources: Resources, key: str) -> None:
 def _absent(resources: Resources, seen: _Seen, started: datetime, tell: Tell) -> Iterator[Disagreement]:
     # A row announced this long before the listing began had its bytes before, if it has them at all.
     settled = started - resources.settings.put_limit
-    unlisted, example, done = 0, "", 0
-    for page in live_pages(resources):
-        missing = [
-            row for row, is_seen in zip(page, seen.among([row.storage_key for row in page]), strict=True) if not is_seen
-        ]
-        standing = resources.store.held([row.storage_key for row in missing]) if missing else set[str]()
-        yield from _judged(resources, [row for row in missing if row.storage_key not in standing])
-        passed_over = [row for row in missing if row.storage_key in standing and row.announced_at < settled]
-        unlisted, example = unlisted + len(passed_over), example or (passed_over[0].storage_key if passed_over else "")
-        done += len(page)
+    unlisted, example, done, after = 0, "", 0, _FIRST
+    while True:
+        with resources.database.transaction() as tx:
+            page = inventory.live_keys_after(tx, after, _PAGE)
+        if not page:
+            break
+        names = [key for _, key in page]
+        missing = [key for key, is_seen in zip(names, seen.among(names), strict=True) if not is_seen]
+        if missing:
+            standing = resources.store.held(missing)
+            with resources.database.transaction() as tx:
+                rows = inventory.known(tx, missing)
+            yield from _judged(resources, [row for row in rows if row.storage_key not in standing])
+            hidden = [row.storage_key for row in rows if row.storage_key in standing and row.announced_at < settled]
+            unlisted, example = unlisted + len(hidden), example or next(iter(hidden), "")
+        done, after = done + len(page), page[-1][0]
         tell("rows looked up", done)
     if unlisted:
         yield Disagreement(
