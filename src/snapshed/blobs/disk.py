@@ -122,16 +122,23 @@ class DiskStore(Store):
                 raise unavailable(error) from None
 
     def _list(self, prefix: str) -> Iterator[Found]:
-        # The library's listing hides `key#1`; walking the folder does not.
-        for folder, _, files in os.walk(self.root, onerror=_raise):
-            for name in files:
-                file = Path(folder) / name
-                key = file.relative_to(self.root).as_posix()
-                if key.startswith(prefix):
-                    try:
-                        yield Found(key, file.stat().st_size)
-                    except FileNotFoundError:
-                        continue  # removed while we walked
+        # The library's listing hides `key#1`; walking the folders does not. One entry at a time, since a folder may hold
+        # a million; one that cannot be read raises, since a listing that lacks some would be taken for a whole one.
+        folders = [""]
+        while folders:
+            inside = folders.pop()
+            try:
+                entries = os.scandir(self.root / inside)
+            except FileNotFoundError:
+                continue  # removed while we walked
+            with entries:
+                for entry in entries:
+                    key = inside + entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{key}/")
+                    elif key.startswith(prefix):
+                        with suppress(FileNotFoundError):  # removed while we walked
+                            yield Found(key, entry.stat().st_size)
 
     def _keeps(self) -> Keeps:
         return "nothing"
@@ -169,12 +176,6 @@ class DiskStore(Store):
 
 
 _ELSEWHERE = "The folder of the object store is not the one that was founded: is its disk mounted?"
-
-
-def _raise(error: OSError) -> None:
-    """A folder that vanished while we walked is no error; one that cannot be read makes the listing worthless."""
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _sync(folder: Path) -> None:
