@@ -65,7 +65,12 @@ def test_a_copy_of_a_stored_file_elsewhere_is_an_orphan_and_its_original_stays(w
     original = key_of(world, A)
     copy = original.replace("1/1/1/", "1/1/7/")
     put(world, copy, A)
-    assert [item.key for item in mend(world)] == [copy]
+    (mended,) = mend(world)
+    assert mended.key == copy
+    receipt = world.receipt(UUID(mended.done.removeprefix("removed by deletion ")))
+    assert receipt["objects"]["file"] == {
+        "released": 1, "removed": 1, "waiting": 0, "kept_shared": 0, "kept_pinned": 0
+    }, "the receipt speaks of the copy, not of the original"  # fmt: skip
     assert world.stored(A) == {A}
     assert found(world, 2) == []
 
