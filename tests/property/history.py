@@ -41,22 +41,36 @@ class Request:
 
 
 @dataclass
-class Snapshot:
-    request: Request
+class Artifact:
+    """A snapshot, or with no request a build."""
+
+    request: Request | None
     private: set[UUID] = field(default_factory=set)
+    """Its manifests, reports, masks and files."""
+    withdrawn: set[str] = field(default_factory=set)
+    is_held: bool = False
     is_gone: bool = False
 
     @property
-    def images(self) -> dict[str, str]:
-        return self.request.images
+    def names(self) -> dict[str, str]:
+        """What was uploaded under which name, withdrawn or not."""
+        return self.request.images if self.request else {}
+
+    @property
+    def images(self) -> set[str]:
+        """What can be seen of it."""
+        return set(self.names.values()) - self.withdrawn
 
 
 @dataclass
 class Deletion:
     numbers: set[int]
-    is_urgent: bool
+    images: set[str]
+    """What an urgent one may end upload sessions for."""
     takes: set[str]
     """The storage keys of everything its targets had, as the rows stood when it marked them."""
+    is_urgent: bool
+    is_withdrawal: bool
     is_complete: bool = False
 
 
@@ -78,22 +92,36 @@ class History:
     def __init__(self) -> None:
         self.sessions: dict[UUID, Session] = {}
         self.requests: list[Request] = []
-        self.snapshots: dict[int, Snapshot] = {}
+        self.artifacts: dict[int, Artifact] = {}
         self.deletions: dict[UUID, Deletion] = {}
         self.order_ids: dict[str, UUID] = {}
         self.frozen: list[Action] = []
-        self.takes: dict[int, set[str]] = {}
-        """What each snapshot would take with it, as the rows stood before the last request to delete."""
+        self.takes: dict[int | str, set[str]] = {}
+        """What each artifact and each image would take with it, as the rows stood before the last order to delete."""
 
-    def live(self) -> dict[int, Snapshot]:
-        return {number: snapshot for number, snapshot in self.snapshots.items() if not snapshot.is_gone}
+    def live(self) -> dict[int, Artifact]:
+        return {number: artifact for number, artifact in self.artifacts.items() if not artifact.is_gone}
 
     def gone(self) -> set[int]:
-        return self.snapshots.keys() - self.live().keys()
+        return self.artifacts.keys() - self.live().keys()
+
+    def snapshots(self) -> dict[int, Artifact]:
+        """The live artifacts that are snapshots."""
+        return {number: artifact for number, artifact in self.live().items() if artifact.request}
+
+    def held(self) -> set[int]:
+        return {number for number, artifact in self.live().items() if artifact.is_held}
+
+    def free(self) -> set[int]:
+        return self.live().keys() - self.held()
+
+    def naming(self, image: str) -> set[int]:
+        """The live snapshots that show an image."""
+        return {number for number, artifact in self.live().items() if image in artifact.images}
 
     def named(self) -> set[str]:
-        """The images that a live snapshot names."""
-        return {image for snapshot in self.live().values() for image in snapshot.images.values()}
+        """The images that a live snapshot shows."""
+        return {image for artifact in self.live().values() for image in artifact.images}
 
     def open_sessions(self) -> list[Session]:
         return [session for session in self.sessions.values() if not session.is_over]
@@ -106,9 +134,8 @@ class History:
         """An urgent deletion may end whoever pins what it released."""
         for deletion in self.deletions.values():
             if deletion.is_urgent and not deletion.is_complete:
-                wanted = {image for number in deletion.numbers for image in self.snapshots[number].images.values()}
                 for session in self.sessions.values():
-                    session.is_doubtful |= bool(wanted & session.touched)
+                    session.is_doubtful |= bool(deletion.images & session.touched)
 
     def time_goes_on(self, *, weather_is_fair: bool) -> None:
         """Tell the frozen ones what has become true or untrue meanwhile."""

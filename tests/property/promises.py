@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from fixtures.world import World
-from property.history import Deletion, History, Snapshot
+from property.history import Artifact, Deletion, History
 from property.weather import WeatheredStore
 
 from snapshed.db import blobs, snapshots
@@ -59,25 +59,44 @@ class Promises:
     def learn(self) -> None:
         written = self._last_write()
         if written != self._learned:
-            self._learn_snapshots()
+            self._learn_artifacts()
             self._learn_private_objects()
             self._learn_deletions()
             self._learn_sessions()
             self._learned = written
 
-    def _learn_snapshots(self) -> None:
+    def _learn_artifacts(self) -> None:
         history, project = self._history, self._world.project
-        listed = {line.number for line in snapshots.listed(self._rows, [project.id], None, 1000)}
-        for number in sorted(listed - history.snapshots.keys()):
+        for number in sorted(self._listed() - history.artifacts.keys()):
             row = self._rows.execute("SELECT id, request_hash FROM session WHERE number = %s", [number]).fetchone()
-            assert row is not None, f"snapshot {number} was made by no session"
+            assert row is not None, f"{number} was made by no session"
+            assert number > max(history.artifacts, default=0), "a number is never issued twice"
+            if row[1].startswith("build:"):
+                history.artifacts[number] = Artifact(None)
+                continue
             request = next((item for item in history.requests if self._hash(item.body) == row[1]), None)
             assert request is not None, f"snapshot {number} was asked for by nobody"
-            assert number > max(history.snapshots, default=0), "a number is never issued twice"
             request.made[number] = self._world.clock()
-            history.snapshots[number] = Snapshot(request)
+            history.artifacts[number] = Artifact(request)
             if session := history.sessions.get(row[0]):
                 session.is_over = True
+        held = self._rows.execute(
+            "SELECT a.number FROM hold h JOIN artifact a ON a.id = h.artifact_id WHERE a.project_id = %s", [project.id]
+        ).fetchall()
+        for number, artifact in history.artifacts.items():
+            artifact.is_held = (number,) in held
+
+    def _listed(self) -> set[int]:
+        """The numbers that pages and listings show: snapshots and builds."""
+        built = self._rows.execute(
+            """
+            SELECT a.number FROM artifact a JOIN build d ON d.artifact_id = a.id
+             WHERE a.project_id = %s AND a.deletion_id IS NULL
+            """,
+            [self._world.project.id],
+        ).fetchall()
+        listed = {line.number for line in snapshots.listed(self._rows, [self._world.project.id], None, 1000)}
+        return listed | {number for (number,) in built}
 
     def _hash(self, body: bytes) -> str:
         return hashlib.sha256(f"{self._world.project.id}\n".encode() + body).hexdigest()
@@ -90,6 +109,11 @@ class Promises:
              WHERE a.project_id = %(project)s
             UNION ALL
             SELECT x.id, a.number
+              FROM (SELECT artifact_id, manifest_id AS id FROM build UNION ALL SELECT artifact_id, file_id FROM build) x
+              JOIN artifact a ON a.id = x.artifact_id
+             WHERE a.project_id = %(project)s
+            UNION ALL
+            SELECT x.id, a.number
               FROM (SELECT report_id AS id, head_id, base_id FROM comparison
                     UNION ALL SELECT i.mask_id, c.head_id, c.base_id
                       FROM comparison_image i JOIN comparison c ON c.id = i.comparison_id) x
@@ -99,23 +123,19 @@ class Promises:
             {"project": self._world.project.id},
         ).fetchall()
         for blob_id, number in found:
-            if snapshot := self._history.snapshots.get(number):
-                snapshot.private.add(blob_id)
+            if artifact := self._history.artifacts.get(number):
+                artifact.private.add(blob_id)
 
     def _learn_deletions(self) -> None:
         """What was asked for, and what is complete since the last look."""
         history = self._history
         rows = self._rows.execute(
-            "SELECT id, snapshots, artifacts, urgent, state, journaled_at FROM deletion WHERE project_id = %s",
+            "SELECT id, snapshots, artifacts, urgent, state, journaled_at, target FROM deletion WHERE project_id = %s",
             [self._world.project.id],
         ).fetchall()
-        for deletion_id, numbers, artifacts, is_urgent, state, journaled_at in rows:
+        for deletion_id, numbers, artifacts, is_urgent, state, journaled_at, target in rows:
             if deletion_id not in history.deletions:
-                assert all(number in history.live() for number in numbers), "what is marked stays with its deletion"
-                takes = {key for number in numbers for key in history.takes.get(number, ())}
-                history.deletions[deletion_id] = Deletion(set(numbers), is_urgent, takes)
-                for number in numbers:
-                    history.snapshots[number].is_gone = True
+                self._learn_deletion(deletion_id, set(numbers), target.get("image"), is_urgent=is_urgent)
             deletion = history.deletions[deletion_id]
             if journaled_at is not None:
                 self._journaled.setdefault(deletion_id, [str(item) for item in artifacts])
@@ -123,6 +143,22 @@ class Promises:
                 deletion.is_complete = True
                 self._newly_complete.append(deletion)
         history.doubt_sessions()
+
+    def _learn_deletion(self, deletion_id: UUID, numbers: set[int], image: str | None, *, is_urgent: bool) -> None:
+        history = self._history
+        assert numbers <= history.live().keys(), "what is marked stays with its deletion"
+        assert not numbers & history.held(), "a held snapshot is deleted"
+        if image is None:
+            images = {shown for number in numbers for shown in history.artifacts[number].images}
+            takes = {key for number in numbers for key in history.takes.get(number, ())}
+            for number in numbers:
+                history.artifacts[number].is_gone = True
+        else:
+            assert numbers == history.naming(image), "an image is withdrawn from every snapshot that shows it"
+            images, takes = {image}, history.takes.get(image, set())
+            for number in numbers:
+                history.artifacts[number].withdrawn.add(image)
+        history.deletions[deletion_id] = Deletion(numbers, images, takes, is_urgent, is_withdrawal=image is not None)
 
     def _learn_sessions(self) -> None:
         sessions = self._history.sessions
@@ -146,6 +182,8 @@ class Promises:
             SELECT b.storage_key FROM blob b JOIN (
                 SELECT image_id AS id FROM snapshot_image WHERE artifact_id IN (SELECT id FROM alive)
                 UNION SELECT manifest_id FROM snapshot WHERE artifact_id IN (SELECT id FROM alive)
+                UNION SELECT manifest_id FROM build WHERE artifact_id IN (SELECT id FROM alive)
+                UNION SELECT file_id FROM build WHERE artifact_id IN (SELECT id FROM alive)
                 UNION SELECT report_id FROM pair
                 UNION SELECT mask_id FROM comparison_image WHERE comparison_id IN (SELECT id FROM pair)) needed
                 ON needed.id = b.id
@@ -161,20 +199,23 @@ class Promises:
         assert stored <= {key for (key,) in known}, "I4: every stored object is named by a row"
 
     def _live_snapshots_are_whole(self, stored: set[str]) -> None:
-        for number, snapshot in self._history.live().items():
+        for number, artifact in self._history.snapshots().items():
             found = snapshots.find(self._rows, number)
             assert found is not None, f"snapshot {number} cannot be read though nobody deleted it"
             images = snapshots.images(self._rows, found.artifact_id)
-            assert {image.name: image.digest for image in images} == snapshot.images
-            assert all(image.storage_key in stored for image in images), "I1: a live snapshot has a hole"
+            assert {image.name: image.digest for image in images} == artifact.names
+            for image in images:
+                if image.digest in artifact.withdrawn:
+                    assert image.storage_key is None, "I8: a withdrawn image is shown"
+                else:
+                    assert image.storage_key in stored, "I1: a live snapshot has a hole"
 
     def _gone_snapshots_are_gone(self) -> None:
         history = self._history
-        listed = {line.number for line in snapshots.listed(self._rows, [self._world.project.id], None, 1000)}
-        assert listed == history.live().keys(), "I8: the list shows what is live, and nothing else"
+        assert self._listed() == history.live().keys(), "I8: the list shows what is live, and nothing else"
         for number in history.gone():
             assert snapshots.find(self._rows, number) is None, "I8: a deleted snapshot can be read"
-            for blob_id in history.snapshots[number].private:
+            for blob_id in history.artifacts[number].private:
                 found = blobs.readable_by_id(self._rows, self._world.project.id, blob_id)
                 assert found is None, "I8: a manifest, report or mask of a deleted snapshot can be read"
 
@@ -221,14 +262,16 @@ class Promises:
             if artifacts:
                 entry = self._store.inner.get(keys.journal_entry(deletion_id))
                 assert entry is not None, "I13: noted as journaled, and the journal has no entry"
-                assert json.loads(entry)["artifacts"] == artifacts
+                said = json.loads(entry)
+                assert (said["artifacts"] or [artifact for artifact, _ in said["images"]]) == artifacts
                 self._journaled[deletion_id] = []
 
     def _receipts_balance(self) -> None:
         for deletion_id, deletion in self._history.deletions.items():
             if not deletion.is_complete:
                 document = self._world.receipt(deletion_id)
-                assert set(document["snapshots"]) == {str(number) for number in deletion.numbers}
+                went = set() if deletion.is_withdrawal else deletion.numbers
+                assert set(document["snapshots"]) == {str(number) for number in went}
                 self._balances(document)
 
     def _balances(self, document: dict[str, Any]) -> None:

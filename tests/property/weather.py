@@ -16,6 +16,7 @@ import psycopg
 from property.beats import beat
 
 from snapshed.blobs import Failure, Found, Item, Store
+from snapshed.db.pool import refuse_inside_transaction
 from snapshed.domain import keys
 from snapshed.errors import StoreUnavailable
 
@@ -49,6 +50,7 @@ class WeatheredStore:
     # --- what the product asks ---
 
     def put(self, items: Sequence[Item]) -> None:
+        refuse_inside_transaction()
         beat("about to put")
         last_start = self._now() + self._half
         for item in items:
@@ -72,6 +74,7 @@ class WeatheredStore:
             raise StoreUnavailable("the answer is lost")
 
     def remove(self, doomed: Sequence[str]) -> dict[str, Failure]:
+        refuse_inside_transaction()
         beat("about to remove")
         self._look_at_removal(doomed)
         failed = {key: Failure("unavailable", "away") for key in doomed}
@@ -109,6 +112,7 @@ class WeatheredStore:
         return self.weather != "away"
 
     def _ask(self) -> None:
+        refuse_inside_transaction()
         beat("about to ask")
         if self.weather == "away":
             raise StoreUnavailable("away")
