@@ -129,6 +129,7 @@ class Store(ABC):
 
     def held(self, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that the store still has, each asked for by name. Raises StoreUnavailable."""
+        self._guard()  # the threads below do not know in which transaction we are
         if len(keys) < 8:
             return {key for key in keys if self.head(key)}
         with ThreadPoolExecutor(16, "store-head") as threads:
