@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fixtures.pictures import noise, picture
@@ -17,7 +18,8 @@ from test_races import in_background, until, waits_for_a_lock
 
 from snapshed.db import blobs, comparisons, deletions, pool, releases, sessions, tombstones
 from snapshed.engine import Engine
-from snapshed.errors import NotFound, SessionOver
+from snapshed.errors import NotFound, SessionOver, StoreUnavailable
+from snapshed.failpoints import Failpoints
 from snapshed.ledger import Draft, ForComparison, finalise_images, store
 from snapshed.work import compare, condemn, deletion, expire, receipts, snapshots, uploads
 from snapshed.work.deletion import releasing
@@ -378,3 +380,33 @@ def test_a_download_under_way_ends_by_itself_and_none_begins(world: World) -> No
     assert world.resources.store.stream(found.storage_key) is None
     with pytest.raises(NotFound):
         snapshots.details(world.resources, [world.project.id], number)
+
+
+# --- Uploads that stood still -----------------------------------------------------------------------------------------
+
+
+class Standstill:
+    """In place of the failpoints: when a verb passes one, hours go by and everybody else goes on."""
+
+    def __init__(self, world: World, at: str) -> None:
+        self._world = world
+        self._at = at
+
+    def reach(self, name: str) -> None:
+        if name == self._at:
+            self._at = ""
+            self._world.clock.pass_time(timedelta(hours=2))
+            self._world.tidy()
+
+
+def test_an_upload_that_stood_still_before_its_put_stores_nothing_any_more(world: World) -> None:
+    """The machine slept after the row was written and before the bytes were sent. By now the session is over, the row
+    condemned, its removal final: bytes that land now would belong to nothing that anybody knows of."""
+    session = world.begin()
+    plain = world.resources
+    world.resources = replace(plain, failpoints=cast("Failpoints", Standstill(world, "upload.announced")))
+    with pytest.raises(StoreUnavailable):
+        world.keep(session, IMAGE)
+    assert world.files() == []
+    world.tidy()
+    assert world.disagreements() == []
