@@ -208,6 +208,8 @@ def test_every_promise_holds_in_every_history(scene: Scene, monkeypatch: pytest.
     happened = scene.happened
     for what, times in sorted(happened.items()):
         print(f"{times:7} {what}")  # noqa: T201  what was explored
+    if HISTORIES is not None:
+        return
     assert [what for what in MUST_HAPPEN if not happened[what]] == [], "the histories leave something out"
     for how in ("killed", "frozen"):
         assert sum(times for what, times in happened.items() if what.endswith(how)) > 20, f"hardly anything was {how}"

@@ -57,10 +57,16 @@ class WeatheredStore:
         for item in items:
             if self._now() > last_start:
                 raise StoreUnavailable("too slow")
-            self._land_or_fail(item)
+            self._land_or_fail(item, lambda item=item: self.inner.put([item]))
             beat("put one")
 
-    def _land_or_fail(self, item: Item) -> None:
+    def note(self, key: str, data: bytes) -> None:
+        refuse_inside_transaction()
+        beat("about to note")
+        self._land_or_fail(Item(key, data), lambda: self.inner.note(key, data))
+        beat("noted")
+
+    def _land_or_fail(self, item: Item, land: Callable[[], None]) -> None:
         if self.weather == "away":
             raise StoreUnavailable("away")
         if not item.key.startswith(keys.SYSTEM):
@@ -70,7 +76,7 @@ class WeatheredStore:
         if self.weather == "late":
             self.travelling.append(Travelling(item, self._now() + self._half))
             raise StoreUnavailable("no answer in time")
-        self.inner.put([item])
+        land()
         if self.weather == "mute":
             raise StoreUnavailable("the answer is lost")
 
@@ -110,7 +116,11 @@ class WeatheredStore:
         return self.inner.path(key, folder)
 
     def answers(self) -> bool:
-        return self.weather != "away"
+        return self.weather != "away" and self.inner.answers()
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the product asks of a store, in any weather: its pace, its leftovers of half-done puts."""
+        return getattr(self.inner, name)
 
     def _ask(self) -> None:
         refuse_inside_transaction()
