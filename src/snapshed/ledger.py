@@ -7,6 +7,7 @@ the database has never heard of; what is not confirmed is condemned, by whoever 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from snapshed.blobs import Item
 from snapshed.db import blobs, comparisons, lost, sessions, snapshots, tombstones
 from snapshed.db.blobs import Kind, NewBlob
 from snapshed.db.pool import Tx
-from snapshed.errors import OwnerGone, SessionOver, SnapshedError
+from snapshed.errors import OwnerGone, SessionOver, SnapshedError, StoreUnavailable
 from snapshed.resources import Resources
 
 _OF_ONE_ARTIFACT = ("manifest", "file")
@@ -86,17 +87,27 @@ def store(
     OwnerGone when the owner has ended, StoreUnavailable when the store fails.
     """
     rows = [_row(resources, owner, draft) for draft in drafts]
-    resources.database.run(lambda tx: _announce(resources, tx, owner, rows))
+    begun, now = time.monotonic(), resources.now()
+    resources.database.run(lambda tx: _announce(resources, tx, owner, rows, now))
     if announced:
         resources.failpoints.reach(announced)
+    items = [Item(row.storage_key, draft.data) for row, draft in zip(rows, drafts, strict=True)]
     try:
-        resources.store.put([Item(row.storage_key, draft.data) for row, draft in zip(rows, drafts, strict=True)])
+        _refuse_if_late(resources, now)
+        resources.store.put(items, begun=begun)
     except SnapshedError:
         give_up(resources, [row.id for row in rows], settled=resources.store.puts_settle)
         raise
     if stored:
         resources.failpoints.reach(stored)
     return rows
+
+
+def _refuse_if_late(resources: Resources, announced_at: datetime) -> None:
+    """A process that stood still since it announced, on a machine that slept say, must not begin to put: the rows may be
+    condemned by now and their removal final. The store counts the rest of the time itself, but not while asleep."""
+    if resources.now() > announced_at + resources.settings.put_limit / 2:
+        raise StoreUnavailable("Storing took longer than SNAPSHED_PUT_LIMIT allows; nothing was stored. Try again.")
 
 
 def finalise_images(resources: Resources, owner: ForSession, rows: Sequence[NewBlob]) -> None:
@@ -140,8 +151,7 @@ def _row(resources: Resources, owner: Owner, draft: Draft) -> NewBlob:
     )
 
 
-def _announce(resources: Resources, tx: Tx, owner: Owner, rows: list[NewBlob]) -> None:
-    now = resources.now()
+def _announce(resources: Resources, tx: Tx, owner: Owner, rows: list[NewBlob], now: datetime) -> None:
     deadline = now + resources.settings.put_limit
     match owner:
         case ForSession():

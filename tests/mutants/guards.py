@@ -11,6 +11,7 @@ from dataclasses import dataclass
 DELETION, RACES, SCHEMA = "test_deletion.py", "test_races.py", "test_schema.py"
 FAILURES, LYING = "test_failures.py", "test_lying_store.py"
 WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commits.py"
+FROZEN = "test_frozen.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,13 @@ GUARDS = (
         "            if not snapshots.lock_unmarked(tx, sides) or not comparisons.lock_claimed(",
         "            if False and not comparisons.lock_claimed(",
         (RACES, DELETION),
+    ),
+    Guard(
+        "the next claim condemns what a dead worker had announced",
+        "work/compare.py",
+        "    tombstones.condemn_pending(tx, tombstones.pending_of_comparison(tx, comparison_id), now, settled=False)\n",
+        "",
+        (FROZEN,),
     ),
     # --- T4: commit ----------------------------------------------------------------------------------------------------
     Guard(

@@ -84,15 +84,16 @@ class Store(ABC):
         self._put_seconds = put_limit.total_seconds()
         self.pace = removal.Pace()
 
-    def put(self, items: Sequence[Item]) -> None:
+    def put(self, items: Sequence[Item], *, begun: float | None = None) -> None:
         """Store all items, each with one single attempt, durably when this returns.
 
-        A put starts within the first half of the put limit and lasts at most the other half, so that none can land
-        after the deadline its row announced. Raises StoreUnavailable; some of the items may then be stored.
+        A put starts within the first half of the put limit, counted from `begun` (monotonic seconds, when its row was
+        announced; now if there is none), and lasts at most the other half, so that none can land after the deadline of
+        its row. Raises StoreUnavailable; some of the items may then be stored.
         """
         self._guard()
         try:
-            self._put_all(items, time.monotonic() + self._put_seconds / 2)
+            self._put_all(items, (time.monotonic() if begun is None else begun) + self._put_seconds / 2)
         except (BaseError, OSError) as error:
             raise unavailable(error) from None
 
@@ -129,6 +130,7 @@ class Store(ABC):
 
     def held(self, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that the store still has, each asked for by name. Raises StoreUnavailable."""
+        self._guard()  # the threads below do not know in which transaction we are
         if len(keys) < 8:
             return {key for key in keys if self.head(key)}
         with ThreadPoolExecutor(16, "store-head") as threads:
