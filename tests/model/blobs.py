@@ -20,7 +20,9 @@ class State(NamedTuple):
     sessions: tuple[str, ...]  # open, committed, expired, cancelled; of the passer-by also none
     clients: tuple[tuple[str, int], ...]  # what each uploader does next, and with which key
     keys: int  # how many were issued
-    puts: frozenset[tuple[int, str]]  # announced and unsent, sent, or landed and not yet noticed; late: past its deadline
+    puts: frozenset[
+        tuple[int, str]
+    ]  # announced and unsent, sent, or landed and not yet noticed; late: past its deadline
     store: frozenset[int]
     announced: frozenset[tuple[int, int]]  # key, session
     live: frozenset[int]
@@ -172,8 +174,8 @@ class Blobs(Guarded):
         return None
 
     def _leak(self, s: State) -> str | None:
-        wanted = {key for _, key in s.named}
-        if self.at_rest(s) and (s.live != wanted or s.store != {self.at(key) for key in wanted}):
+        wanted = frozenset(key for _, key in s.named)
+        if self.at_rest(s) and (s.live != wanted or s.store != frozenset(self.at(key) for key in wanted)):
             return f"I3 at rest {_keys(s.live)} have rows, {_keys(s.store)} are stored, {_keys(wanted)} are named"
         return None
 
@@ -223,7 +225,9 @@ class Blobs(Guarded):
                 yield _go(n, c, "create", f"T1 client {c} asks: key {key} is here, pinned", key, wrong)
             if named or "T4 needs a name" in self.without:
                 wrong = None if named else f"I8 snapshot {c} brings key {key} back, which its session never had"
-                yield Step(f"T4 client {c} creates snapshot {c} from memory", self._commit(s, c, key), wrong, alone=False)
+                yield Step(
+                    f"T4 client {c} creates snapshot {c} from memory", self._commit(s, c, key), wrong, alone=False
+                )
             if named:
                 return
         if s.keys < self.keys:
@@ -270,7 +274,9 @@ class Blobs(Guarded):
             pinned = any(p[:2] == (c, there) for p in s.pins)
             unguarded = {"pins", "T6 sees pins", "loser pinned", "session open"} & self.without
             if pinned or self.is_named(s, there) or unguarded:
-                return Step(f"T4 client {c} creates snapshot {c}, naming key {there}", self._commit(s, c, there), alone=False)
+                return Step(
+                    f"T4 client {c} creates snapshot {c}, naming key {there}", self._commit(s, c, there), alone=False
+                )
         if "foreign key" in self.without:
             return Step(f"T4 client {c} creates snapshot {c}, naming key {key}", self._commit(s, c, key), alone=False)
         wrong = f"I5 client {c} was promised key {key}, its create is refused"
@@ -433,7 +439,9 @@ class Blobs(Guarded):
         for key, how in s.puts:
             rest = s.puts - {(key, how)}
             if how in ("unsent", "late"):
-                yield Step(f"the put of key {key} is sent", s._replace(puts=rest | {(key, "sent")}), alone=how == "late")
+                yield Step(
+                    f"the put of key {key} is sent", s._replace(puts=rest | {(key, "sent")}), alone=how == "late"
+                )
             if how == "sent":
                 n = s._replace(puts=rest | {(key, "landed")}, store=s.store | {self.at(key)})
                 yield Step(f"the put of key {key} lands", n)

@@ -64,7 +64,13 @@ class Disaster(Guarded):
     }
 
     def __init__(
-        self, without: Iterable[str] = (), *, losses: int = 1, backups: bool = False, numbers: bool = False, twin: bool = True
+        self,
+        without: Iterable[str] = (),
+        *,
+        losses: int = 1,
+        backups: bool = False,
+        numbers: bool = False,
+        twin: bool = True,
     ) -> None:
         super().__init__(without)
         self.numbers = numbers
@@ -143,7 +149,9 @@ class Disaster(Guarded):
             yield Step("a backup is made", s._replace(backup=db), alone=False)
         if s.losses < self.losses:
             left = frozenset(request for request in s.travelling if request[2] == "sent")
-            yield Step("the database is lost", s._replace(database=None, losses=s.losses + 1, travelling=left), alone=False)
+            yield Step(
+                "the database is lost", s._replace(database=None, losses=s.losses + 1, travelling=left), alone=False
+            )
 
     def _clients(self, s: State, db: Database) -> Iterator[Step]:
         first, second = db.snapshots
@@ -240,9 +248,7 @@ class Disaster(Guarded):
 
     def _reopened(self, s: State, backup: Database | None, how: str) -> Step:
         """Replay the journal, end what was open, bring back what the store describes, adopt the rest."""
-        nothing = Database(
-            1, 0, ("none", "none"), NOTHING, NOTHING, frozenset(), (None, None), NOBODY, NOBODY, NOTHING
-        )
+        nothing = Database(1, 0, ("none", "none"), NOTHING, NOTHING, frozenset(), (None, None), NOBODY, NOBODY, NOTHING)
         old = backup or nothing
         epoch = old.epoch if "epoch" in self.without else s.epoch + 1
         journal = NOBODY if "replay" in self.without else s.journal

@@ -64,7 +64,7 @@ class Verdict:
     seconds: float
 
 
-def search(model: Model, promise: str = "I", most: int = MOST_STATES) -> Verdict:
+def search(model: Model, promise: str = "", most: int = MOST_STATES) -> Verdict:
     """Visit every reachable state. Safety is judged on the way, so the first broken promise found is the nearest one;
     whether everything can come to rest is judged at the end, backwards from the states at rest. With `promise`, only
     what begins with it counts."""

@@ -125,7 +125,7 @@ class Withdrawal(Guarded):
                 if left - others:
                     return f"I12 {_which(number)} is complete, {min(left)} stands and nobody answers for it"
         if self.at_rest(s):
-            wanted = {blob for _, blob in s.names} | ({s.mask} if s.mask else set())
+            wanted = frozenset(blob for _, blob in s.names) | frozenset({s.mask} - {""})
             if s.store != wanted:
                 return f"I3 at rest {', '.join(sorted(s.store ^ wanted))} is stored or named, not both"
         return None
@@ -269,7 +269,9 @@ class Withdrawal(Guarded):
             n = s._replace(puts=s.puts - {(blob, "landed")}, announced=s.announced - {blob})
             if here:
                 n = n._replace(condemned=s.condemned | {blob}, pins=s.pins | {(here, "stored")})
-                yield Step(f"T3 {blob} lost to {here}, which is pinned", n._replace(client=("create", here)), alone=False)
+                yield Step(
+                    f"T3 {blob} lost to {here}, which is pinned", n._replace(client=("create", here)), alone=False
+                )
             else:
                 n = n._replace(live=s.live | {blob}, pins=s.pins | {(blob, "stored")}, client=("create", blob))
                 yield Step(f"T3 {blob} is live, pinned", n, alone=False)
@@ -304,7 +306,13 @@ class Withdrawal(Guarded):
     def _works(self, s: State) -> Iterator[Step]:
         unmarked = not self.is_marked(s, HEAD)
         claiming = any(doing == "claim" for doing, _, _ in s.workers)
-        if s.row in ("waiting", "running") and unmarked and len(s.workers) < 2 and s.claim < self.claims and not claiming:
+        if (
+            s.row in ("waiting", "running")
+            and unmarked
+            and len(s.workers) < 2
+            and s.claim < self.claims
+            and not claiming
+        ):
             sides = {snapshot for snapshot, b in s.names if b in IMAGES["x"] | IMAGES["y"]}
             read = "both" if {HEAD, BASE} <= sides else "not both"
             n = s._replace(workers=s.workers | {("claim", s.claim + 1, read)})
