@@ -6,7 +6,6 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run check fix test model crash mutants browser-parts clean
-.PHONY: help setup demo run check fix test model crash mutants browser-parts clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

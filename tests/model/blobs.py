@@ -7,9 +7,9 @@ A key is one upload. Removals are sent by anybody, twice, late, and answered or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from model.search import Guarded, Step, put
+from model.search import Model, Step, put
 
 NOTHING: frozenset[int] = frozenset()
 UPLOADERS = (0, 1)
@@ -38,8 +38,8 @@ class State(NamedTuple):
     looked: frozenset[tuple[str, int]]  # what somebody read before and will act on; only without guards
 
 
-class Blobs(Guarded):
-    GUARDS = {  # noqa: RUF012
+class Blobs(Model):
+    GUARDS: ClassVar[dict[str, str]] = {
         "row before bytes": "the row is written before the bytes",
         "own key": "a storage key is used for one upload",
         "put deadline": "a put begins before its deadline or not at all",

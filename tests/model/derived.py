@@ -7,9 +7,9 @@ lose their claim and go on unknowing; a run makes one mask.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from model.search import Guarded, Step, put
+from model.search import Model, Step, put
 
 SIDES = ("base", "head")
 NOTHING: frozenset[int] = frozenset()
@@ -33,8 +33,8 @@ class State(NamedTuple):
     released: frozenset[tuple[int, int]]  # deletion, mask
 
 
-class Derived(Guarded):
-    GUARDS = {  # noqa: RUF012
+class Derived(Model):
+    GUARDS: ClassVar[dict[str, str]] = {
         "starts unmarked": "a comparison starts only while both sides are unmarked",
         "foreign key": "a comparison and its sides hold each other by foreign keys",
         "reads skip marked": "no mask is served while a side is marked",
@@ -66,9 +66,6 @@ class Derived(Guarded):
     def at_rest(self, s: State) -> bool:
         busy = s.workers or s.row in ("waiting", "running") or s.condemned or s.candidates or s.removals
         return not busy and all(how == "landed" for _, how in s.puts) and "open" not in s.deletions
-
-    def is_settled(self, s: State) -> bool | None:
-        return None
 
     def broken(self, s: State) -> str | None:
         if not s.names <= s.live or not s.live <= s.store:
@@ -146,7 +143,7 @@ class Derived(Guarded):
             n = s._replace(row="failed")
             if "failure condemns" not in self.without:
                 n = self._give_up(n)
-            yield Step("the comparison is failed, what was announced for it is condemned", n)
+            yield Step("the comparison is failed after its last attempt", n)
 
     def _deletion(self, s: State, side: int) -> Iterator[Step]:
         name = SIDES[side]

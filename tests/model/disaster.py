@@ -7,9 +7,9 @@ what a failed attempt of its create left; snapshot 1 is about to be committed. R
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from model.search import Guarded, Step, put
+from model.search import Model, Step, put
 
 IMAGE, FIRST, TWIN, SECOND = "image", "manifest 0", "manifest 0 of a failed attempt", "manifest 1"
 OWNER = {FIRST: 0, TWIN: 0, SECOND: 1}
@@ -46,8 +46,8 @@ class State(NamedTuple):
     numbers: frozenset[tuple[int, int]]  # every number ever issued: epoch, place
 
 
-class Disaster(Guarded):
-    GUARDS = {  # noqa: RUF012
+class Disaster(Model):
+    GUARDS: ClassVar[dict[str, str]] = {
         "journal before answer": "journaled_at is set once the store has the entry",
         "T7 waits": "T7 removes nothing that a deletion released which the journal lacks",
         "T7 waits for all": "T7 waits for every deletion that released the object, not for one of them",
@@ -105,9 +105,6 @@ class Disaster(Guarded):
         if db is None or s.travelling or db.condemned or "open" in db.deletions:
             return False
         return not {"marked", "stored"} & set(db.snapshots) and all(self.is_referenced(db, item) for item in db.rows)
-
-    def is_settled(self, s: State) -> bool | None:
-        return None
 
     def broken(self, s: State) -> str | None:
         db = s.database

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from model.search import Guarded, Step
+from model.search import Model, Step
 
 ORDER = (
     "project", "finalising", "session", "bases", "artifact", "comparison", "blob", "image index", "candidate", "tombstone",
@@ -70,8 +70,8 @@ def rows(table: str, numbers: Iterable[int], mode: str, *, skips: bool = False) 
     return [Lock((table, number), mode, skips) for number in numbers]
 
 
-class Locks(Guarded):
-    GUARDS = {  # noqa: RUF012
+class Locks(Model):
+    GUARDS: ClassVar[dict[str, str]] = {
         "T4 bases first": "T4 chooses and locks the snapshots it compares with before it locks images",
         "T4 in id order": "T4 locks them in one statement by id, not pair by pair",
         "T5a in id order": "T5a locks its targets by id, whatever the order they were asked in",
@@ -166,9 +166,6 @@ class Locks(Guarded):
 
     def at_rest(self, s: State) -> bool:
         return all(self._is_over(t) for t in s.transactions)
-
-    def is_settled(self, s: State) -> bool | None:
-        return None
 
     def broken(self, s: State) -> str | None:
         if s.facts >= {HELD, MARKED}:

@@ -12,7 +12,7 @@ from model.blobs import Blobs
 from model.derived import Derived
 from model.disaster import Disaster
 from model.locks import Locks
-from model.search import Guarded, Verdict, search
+from model.search import Model, Verdict, search
 from model.withdrawal import Withdrawal
 
 
@@ -20,7 +20,7 @@ from model.withdrawal import Withdrawal
 class Run:
     """One search. `breaks` is the promise that must break, None if all must hold; `quick` ones run with the tests."""
 
-    model: type[Guarded]
+    model: type[Model]
     without: tuple[str, ...] = ()
     breaks: str | None = None
     bounds: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -28,20 +28,27 @@ class Run:
 
     @property
     def name(self) -> str:
+        """What is searched, in words short enough for a test's name."""
         bounds = ", ".join(f"{name} {value}" for name, value in self.bounds.items())
-        return f"{self.model.__name__} {'without ' + ' + '.join(self.without) if self.without else 'as written'}" + (
-            f" ({bounds})" if bounds else ""
-        )
+        guards = "without " + " + ".join(self.without) if self.without else "as written"
+        return f"{self.model.__name__} {guards}" + (f" ({bounds})" if bounds else "")
+
+    @property
+    def title(self) -> str:
+        """The same as a row of the table in docs/model.md."""
+        if not self.without:
+            return f"**{self.name}**"
+        return f"{self.model.__name__}, not: " + "; nor: ".join(self.model.GUARDS[guard] for guard in self.without)
 
     def search(self) -> Verdict:
         # A promise that breaks on the way to another one is looked past, so that each guard shows its own.
-        return search(self.model(self.without, **self.bounds), self.breaks or "")  # type: ignore[arg-type]
+        return search(self.model(self.without, **self.bounds), self.breaks or "")
 
     def is_as_said(self, verdict: Verdict) -> bool:
         return verdict.broken is None if self.breaks is None else (verdict.broken or "").startswith(self.breaks)
 
 
-def _each(model: type[Guarded], breaks: Mapping[str, str], *, quick: bool = True, **bounds: int) -> list[Run]:
+def _each(model: type[Model], breaks: Mapping[str, str], *, quick: bool = True, **bounds: int) -> list[Run]:
     return [Run(model, (guard,), promise, bounds, quick) for guard, promise in breaks.items()]
 
 
@@ -107,6 +114,8 @@ WITHDRAWAL = [
         "masks at once": "I8", "masks of marked": "I12", "made of": "I12", "reset": "I8", "lock comparisons": "I8",
         "condemn announced": "I12", "claim counts": "I8",
     }, uploader=0, both=0),
+    Run(Withdrawal, ("next run condemns",), "I3", {"uploader": 0, "both": 0}),
+    Run(Withdrawal, ("next run condemns", "finished too"), "I10", {"uploader": 0, "both": 0}),
     Run(Withdrawal, ("made of",), "I12", {"uploader": 0, "both": 1, "claims": 1}, quick=False),
     Run(Withdrawal, ("T4 holds",), None, {"uploader": 1, "both": 0, "claims": 0}, quick=False),
     Run(Withdrawal, ("project lock", "T4 holds", "foreign key"), "I1", {"uploader": 1, "both": 0, "claims": 0}),

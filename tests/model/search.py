@@ -6,11 +6,12 @@ Knows states, steps and promises, and nothing of what a model is about.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 State = Any
 """A named tuple of hashable fields; every model has its own."""
@@ -29,29 +30,37 @@ class Step(NamedTuple):
     alone: bool = True
 
 
-class Model(Protocol):
-    """What a model has to answer."""
+class Model(ABC):
+    """What a model has to answer, and the guards that can be taken away from it, by name: `GUARDS` says what each is."""
 
+    GUARDS: ClassVar[dict[str, str]]
+
+    def __init__(self, without: Iterable[str] = (), **bounds: int) -> None:
+        self.without = frozenset(without)
+        if unknown := self.without - self.GUARDS.keys() | bounds.keys():
+            raise ValueError(f"{type(self).__name__} knows no {', '.join(sorted(unknown))}")
+
+    @abstractmethod
     def starts(self) -> Iterable[State]:
         """Where the world begins."""
-        ...
 
-    def steps(self, state: State) -> Iterator[Step]:
+    @abstractmethod
+    def steps(self, s: State) -> Iterator[Step]:
         """Everything that may happen next."""
-        ...
 
-    def broken(self, state: State) -> str | None:
+    @abstractmethod
+    def broken(self, s: State) -> str | None:
         """The promise that does not hold in this state, in one line, or None."""
-        ...
 
-    def at_rest(self, state: State) -> bool:
+    @abstractmethod
+    def at_rest(self, s: State) -> bool:
         """Nothing is left to do, and every deletion is complete. From every state such a state must be reachable."""
-        ...
 
-    def is_settled(self, state: State) -> bool | None:
+    def is_settled(self, s: State) -> bool | None:
         """A state every other must reach without a client and without a session's end; None: nothing of the kind is
         promised."""
-        ...
+        del s
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +167,6 @@ class _Found:
                     todo.append(before)
                 edge = following[edge]
         return [state for state in range(states) if not reached[state]]
-
-
-class Guarded:
-    """A model from which guards can be taken away, by name. `GUARDS` says what each of them is."""
-
-    GUARDS: dict[str, str] = {}  # noqa: RUF012  a table, never changed
-
-    def __init__(self, without: Iterable[str] = ()) -> None:
-        self.without = frozenset(without)
-        if unknown := self.without - self.GUARDS.keys():
-            raise ValueError(f"{type(self).__name__} has no guard {', '.join(sorted(unknown))}")
 
 
 def put(items: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:

@@ -5,11 +5,13 @@ These are the quick searches; `make model` runs all of them.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from model.locks import Locks, out_of_order
 from model.runs import RUNS, Run
-from model.search import Guarded
+from model.search import Model
 
 pytestmark = pytest.mark.model
 
@@ -30,9 +32,15 @@ def test_a_promise_breaks_without_its_guard(run: Run) -> None:
 
 
 @pytest.mark.parametrize("model", {run.model for run in RUNS}, ids=lambda model: model.__name__)
-def test_every_guard_is_taken_away_by_some_search(model: type[Guarded]) -> None:
+def test_every_guard_is_taken_away_by_some_search(model: type[Model]) -> None:
     taken = {guard for run in RUNS if run.model is model for guard in run.without}
     assert taken == model.GUARDS.keys()
+
+
+def test_the_documentation_lists_every_search() -> None:
+    """What writes the table: `PYTHONPATH=tests .venv/bin/python -m model --table`."""
+    page = (Path(__file__).parents[2] / "docs" / "model.md").read_text()
+    assert [run.name for run in RUNS if f"| {run.title} |" not in page] == []
 
 
 def test_locks_are_taken_in_the_one_order() -> None:

@@ -8,9 +8,9 @@ session that asks for x, stores it again, or names it from memory. Removals that
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from model.search import Guarded, Step, put
+from model.search import Model, Step, put
 
 HEAD, BASE, OTHER, NEW = 0, 1, 2, 3
 SNAPSHOTS = ("head", "base", "other snapshot", "new snapshot")
@@ -43,8 +43,8 @@ class State(NamedTuple):
     later: frozenset[int]  # withdrawals that have still to empty the masks; only without a guard
 
 
-class Withdrawal(Guarded):
-    GUARDS = {  # noqa: RUF012
+class Withdrawal(Model):
+    GUARDS: ClassVar[dict[str, str]] = {
         "project lock": "the withdrawal waits for every commit of a snapshot in its project, and they for it",
         "same digest": "it releases standing tombstones of the digest",
         "release shared": "it releases the image although a marked snapshot still names it",
@@ -55,6 +55,8 @@ class Withdrawal(Guarded):
         "reset": "it takes the claim from every comparison of a snapshot it empties",
         "lock comparisons": "it locks those comparisons whatever their state, and looks at the state afterwards",
         "condemn announced": "it condemns what a running comparison has announced",
+        "finished too": "it condemns what was announced for a finished comparison as well",
+        "next run condemns": "a run condemns what an earlier one announced, and so does whoever fails the comparison",
         "claim counts": "who has lost the claim announces and commits nothing",
         "enqueue": "emptied references are enqueued",
         "foreign key": "the database refuses to condemn what is named or pinned, and to name what is condemned",
@@ -99,12 +101,9 @@ class Withdrawal(Guarded):
         return any(b == blob for b, _ in s.pins)
 
     def at_rest(self, s: State) -> bool:
-        busy = s.workers or s.row in ("waiting", "running") or s.announced or s.condemned or s.candidates
+        busy = s.workers or s.row in ("waiting", "running") or s.condemned or s.candidates
         quiet = s.session != "open" and all(how == "landed" for _, how in s.puts)
         return quiet and not busy and "open" not in s.deletions
-
-    def is_settled(self, s: State) -> bool | None:
-        return None
 
     def broken(self, s: State) -> str | None:
         for snapshot, blob in s.names:
@@ -126,8 +125,8 @@ class Withdrawal(Guarded):
                     return f"I12 {_which(number)} is complete, {min(left)} stands and nobody answers for it"
         if self.at_rest(s):
             wanted = frozenset(blob for _, blob in s.names) | frozenset({s.mask} - {""})
-            if s.store != wanted:
-                return f"I3 at rest {', '.join(sorted(s.store ^ wanted))} is stored or named, not both"
+            if s.store != wanted or s.announced:
+                return f"I3 at rest {', '.join(sorted((s.store ^ wanted) | s.announced))} is stored and not named"
         return None
 
     def _made(self, s: State) -> set[str]:
@@ -209,6 +208,8 @@ class Withdrawal(Guarded):
             s = s._replace(row="waiting")
         if "condemn announced" not in self.without:
             let_go |= pending
+            if "finished too" in self.without and s.row in ("done", "failed"):
+                pending = NOTHING
             s = s._replace(announced=s.announced - pending, condemned=s.condemned | pending)
         if "masks at once" in self.without and s.mask:
             return s._replace(later=s.later | {number}), let_go
@@ -319,8 +320,9 @@ class Withdrawal(Guarded):
             yield Step(f"a claim locks the comparison and reads its images: {read} are there", n, alone=False)
         if s.row in ("waiting", "running") and s.claim >= self.claims and not claiming:
             pending = frozenset(b for b in s.announced if b.startswith("m"))
+            pending = NOTHING if "next run condemns" in self.without else pending
             n = s._replace(row="failed", announced=s.announced - pending, condemned=s.condemned | pending)
-            yield Step("the comparison is failed, what was announced for it is condemned", n)
+            yield Step("the comparison is failed after its last attempt", n)
         for worker in s.workers:
             yield from self._worker(s, *worker)
 
@@ -364,9 +366,10 @@ class Withdrawal(Guarded):
             return Step("the claim finds nothing to do", stopped, alone=False)
         doing = "compare" if read == "both" else "finish"
         pending = frozenset(b for b in s.announced if b.startswith("m"))
+        pending = NOTHING if "next run condemns" in self.without else pending
         n = stopped._replace(row="running", claim=claim, workers=stopped.workers | {(doing, claim, "")})
         n = n._replace(announced=s.announced - pending, condemned=s.condemned | pending)
-        return Step("the claim is committed, what an earlier run announced is condemned", n, alone=False)
+        return Step("the claim is committed", n, alone=False)
 
     # --- Tidying --------------------------------------------------------------------------------------------------------
 
