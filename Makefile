@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run check fix test crash mutants browser-parts clean
+.PHONY: help setup demo run check fix test model crash mutants browser-parts clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ browser-parts:
 
 test: setup browser-parts ## All tests but the crash matrix, in minutes
 	$(BIN)/pytest -q -m "not crash" -n 2 --dist loadfile
+
+model: setup ## Search the models of the protocol completely; show how each promise breaks without its guard
+	PYTHONPATH=tests $(BIN)/python -m model
 
 crash: setup ## Kill real processes at every named step, and check the promises
 	$(BIN)/pytest -q -m crash -n 2 tests/crash
