@@ -35,6 +35,8 @@ RECEIPT = {
     "signature",
     "scope",
     "target",
+    "withdrawn_from",
+    "refused_uploads",
     "urgent",
 }
 

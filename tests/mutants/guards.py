@@ -23,10 +23,17 @@ class Guard:
     old: str
     new: str
     killed_by: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
+    """Further replacements in the same file, where a guard is spelled twice."""
 
 
 _NO_REFERENCE = "               AND NOT EXISTS (SELECT FROM blob_reference r WHERE r.blob_id = b.id OFFSET 0)\n"
 _NO_PIN = "               AND NOT EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id)\n"
+_TALLIED = (
+    "                            WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0) "
+    "THEN 'kept_shared'\n"
+)
+_PINNED = "                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id OFFSET 0) THEN 'kept_pinned'\n"
 
 GUARDS = (
     # --- T1: promises ------------------------------------------------------------------------------------------------
@@ -246,8 +253,9 @@ GUARDS = (
     Guard(
         "a removal sent while a PUT may land does not close its tombstone",
         "db/tombstones.py",
-        "WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s RETURNING",
-        "WHERE storage_key = ANY(%(keys)s) RETURNING",
+        "DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s\n"
+        "        RETURNING blob_id",
+        "DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s)\n        RETURNING blob_id",
         (DELETION, RACES),
     ),
     # --- T8, T9 --------------------------------------------------------------------------------------------------------------------------
@@ -269,29 +277,36 @@ GUARDS = (
     Guard(
         "T9 asks about pins",
         "db/releases.py",
-        "                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'kept_pinned'\n"
-        "                            ELSE 'waiting' END AS outcome\n                  FROM release r",
-        "                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) THEN 'removed'\n"
-        "                            ELSE 'waiting' END AS outcome\n                  FROM release r",
+        f"{_TALLIED}{_PINNED}",
+        _TALLIED,
         (DELETION,),
     ),
     Guard(
         "T9 does not take a marked snapshot for a live one",
         "db/releases.py",
-        "            WHEN EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0) "
-        "THEN 'kept_shared'\n                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) "
-        "THEN 'kept_pinned'\n                            ELSE 'waiting' END AS outcome\n                  FROM release r",
-        "            WHEN EXISTS (SELECT FROM blob_reference l WHERE l.blob_id = r.blob_id OFFSET 0) "
-        "THEN 'kept_shared'\n                            WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = r.blob_id) "
-        "THEN 'kept_pinned'\n                            ELSE 'waiting' END AS outcome\n                  FROM release r",
+        f"{_TALLIED}",
+        _TALLIED.replace("live_reference", "blob_reference"),
         (WITHDRAWAL, DELETION, RACES),
+        also=(
+            (
+                "                        AND NOT EXISTS (SELECT FROM live_reference l WHERE l.blob_id = r.blob_id OFFSET 0)))",
+                "                        AND NOT EXISTS (SELECT FROM blob_reference l WHERE l.blob_id = r.blob_id OFFSET 0)))",
+            ),
+        ),
     ),
     Guard(
         "T9 counts the condemned as standing",
         "db/releases.py",
-        "                       CASE WHEN b.id IS NULL AND t.blob_id IS NULL THEN 'removed'\n",
-        "                       CASE WHEN b.id IS NULL THEN 'removed'\n",
+        "                             AND NOT EXISTS (SELECT FROM tombstone t WHERE t.blob_id = r.blob_id OFFSET 0) "
+        "THEN 'removed'\n                            WHEN",
+        "                             THEN 'removed'\n                            WHEN",
         (DELETION,),
+        also=(
+            (
+                "               AND (EXISTS (SELECT FROM tombstone t WHERE t.blob_id = r.blob_id OFFSET 0)\n",
+                "               AND (false\n",
+            ),
+        ),
     ),
     Guard(
         "T9 waits until nothing marked is left",

@@ -48,8 +48,12 @@ def take_out(guard: Guard, root: Path) -> bool:
     """Take a guard out of the source under `root`; False if it does not stand there exactly once."""
     file = root / "src" / "snapshed" / guard.file
     text = file.read_text()
-    file.write_text(text.replace(guard.old, guard.new))
-    return text.count(guard.old) == 1
+    stands = True
+    for old, new in ((guard.old, guard.new), *guard.also):
+        stands = stands and text.count(old) == 1
+        text = text.replace(old, new)
+    file.write_text(text)
+    return stands
 
 
 def _first_failure(guard: Guard, copy: Path) -> str | None:

@@ -23,9 +23,6 @@ from snapshed.domain import keys as names
 from snapshed.domain.receipt import Keeps
 from snapshed.errors import StoreUnavailable
 
-_HALF = re.compile(r"(.+)#\d+")
-"""What the library calls a file while it writes it."""
-
 _RESERVE_BYTES = 256 * 1024
 """Room kept for journal entries, some 60 of them with the blocks they take. Without an entry nothing is removed, and
 without a removal a full disk stays full."""

@@ -125,14 +125,19 @@ def pending_derived(tx: Tx, artifact_ids: list[UUID], comparison_ids: list[UUID]
 def delete_rows(tx: Tx, artifact_ids: list[UUID], comparison_ids: list[UUID]) -> None:
     """Remove the rows themselves, references first and the root last. Triggers enqueue every blob they named."""
     ids = {"artifacts": artifact_ids, "comparisons": comparison_ids}
-    # Heads that stay are told that the base they were compared with is gone.
+    # Heads that stay are told that the base they were compared with is gone; locked in id order, since another
+    # deletion may take another base of theirs.
     rows.run(
         tx,
         """
-        UPDATE snapshot s SET lost_base = b.number
-          FROM comparison c JOIN artifact b ON b.id = c.base_id
-         WHERE c.id = ANY(%(comparisons)s) AND c.base_id = ANY(%(artifacts)s) AND s.artifact_id = c.head_id
-           AND s.artifact_id <> ALL(%(artifacts)s)
+        WITH told AS (
+            SELECT s.artifact_id, b.number
+              FROM comparison c JOIN artifact b ON b.id = c.base_id JOIN snapshot s ON s.artifact_id = c.head_id
+             WHERE c.id = ANY(%(comparisons)s) AND c.base_id = ANY(%(artifacts)s)
+               AND s.artifact_id <> ALL(%(artifacts)s)
+             ORDER BY s.artifact_id FOR NO KEY UPDATE OF s
+        )
+        UPDATE snapshot s SET lost_base = t.number FROM told t WHERE s.artifact_id = t.artifact_id
         """,
         ids,
     )

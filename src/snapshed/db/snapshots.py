@@ -373,3 +373,13 @@ def lock_unmarked(tx: Tx, artifact_ids: list[UUID]) -> bool:
         {"ids": artifact_ids},
     )
     return len(found) == len(set(artifact_ids)) and all(found)
+
+
+def lock_unmarked_of(tx: Tx, artifact_ids: list[UUID]) -> list[UUID]:
+    """Share-lock artifacts in id order; those of them that are there and not marked."""
+    return rows.column(
+        tx,
+        UUID,
+        "SELECT id FROM artifact WHERE id = ANY(%(ids)s) AND deletion_id IS NULL ORDER BY id FOR SHARE",
+        {"ids": artifact_ids},
+    )

@@ -204,8 +204,10 @@ def _start_comparisons(resources: Resources, tx: Tx, project: Project, wanted: M
             tx, project.id, wanted.app_id, commit.head_sha, commit.head_repo_name, artifact_id
         )
         pairs += [(head, artifact_id) for head in heads]
+    # All at once and in id order, as deletions lock them.
+    unmarked = set(snapshots.lock_unmarked_of(tx, sorted({side for pair in pairs for side in pair})))
     for head_id, base_id in pairs:
-        if not snapshots.lock_unmarked(tx, [head_id, base_id]):
+        if not {head_id, base_id} <= unmarked:
             continue  # a deletion was faster; a new upload of that side starts the comparison again
         comparison_id = comparisons.add(tx, resources.new_id(), head_id, base_id, resources.now())
         if comparison_id is not None:
