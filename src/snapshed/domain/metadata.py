@@ -66,8 +66,12 @@ def read(headers: Mapping[str, str]) -> Described:
             if not _NAME.fullmatch(name) or name == CUSTOM:
                 raise Invalid(f"The header {CUSTOM} needs a name after it, of letters, digits, - and _.")
             kept[name] = _text(name, value)
-    if sum(len(name) + len(value) for name, value in kept.items()) > MOST:
-        raise Invalid(f"The headers that describe the object are larger than {MOST} bytes; keep less in {CUSTOM}….")
+    sizes = {name: len(name) + len(value) for name, value in kept.items()}
+    if sum(sizes.values()) > MOST:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise Invalid(
+            f"The headers that describe the object are larger than {MOST} bytes together; the largest is {largest[:80]}."
+        )
     return Described(kept, expiration(headers.get(_EXPIRATION, "manual")))
 
 
