@@ -60,6 +60,8 @@ _HARMLESS = {
     "content-security-policy": "sandbox; default-src 'none'",
     "x-content-type-options": "nosniff",
     "cache-control": "private, no-cache",
+    # An address may carry a token.
+    "referrer-policy": "no-referrer",
 }
 
 
