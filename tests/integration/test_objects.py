@@ -363,6 +363,27 @@ def test_expiring_passes_over_what_is_being_replaced_and_takes_the_rest(world: W
     assert read(world, "replaced") == b"new"
 
 
+def test_an_expired_object_that_nobody_takes_away_is_told(world: World) -> None:
+    put(world, "over", b"over", "ttl:1h")
+    world.clock.pass_time(timedelta(minutes=90))
+    assert world.disagreements() == []
+    world.clock.pass_time(timedelta(minutes=60))
+    assert [found.kind for found in world.disagreements()] == ["idle-work"]
+    assert_nothing_is_left(world)
+
+
+def test_a_lost_object_is_nobodys_to_read_and_a_second_put_heals_it(world: World) -> None:
+    put(world, "lost", b"lost")
+    with world.resources.database.transaction() as tx:
+        tx.execute("UPDATE blob SET lost_at = now()")
+    assert read(world, "lost") is None
+    put(world, "lost", b"lost")
+    assert read(world, "lost") == b"lost"
+    world.tidy()
+    assert len(world.files()) == 1
+    assert world.disagreements() == []
+
+
 def test_expiring_finds_what_is_over_by_an_index(world: World) -> None:
     objects.put(world.resources, HERE, WHO, [new(f"key {number}", b"x", "ttl:1d") for number in range(300)])
     with world.resources.database.transaction() as tx:

@@ -95,14 +95,14 @@ def put_part(tx: Tx, session_id: UUID, number: int, blob_id: UUID) -> None:
 
 
 def parts(tx: Tx, session_id: UUID, after: int, limit: int) -> list[Part]:
-    """The stored parts numbered above `after`, in their order."""
+    """The stored parts numbered above `after`, in their order; none whose bytes are lost."""
     return rows.many(
         tx,
         Part,
         """
         SELECT p.part AS number, b.id AS blob_id, b.digest, b.size, b.storage_key, b.announced_at AS stored_at
           FROM pin p JOIN blob b ON b.id = p.blob_id
-         WHERE p.session_id = %(session)s AND p.part > %(after)s
+         WHERE p.session_id = %(session)s AND p.part > %(after)s AND b.lost_at IS NULL
          ORDER BY p.part LIMIT %(limit)s
         """,
         {"session": session_id, "after": after, "limit": limit},

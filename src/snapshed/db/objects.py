@@ -77,7 +77,7 @@ def place(tx: Tx, where: Place, objects: list[Named], now: datetime) -> None:
 
 
 def find(tx: Tx, where: Place, keys: list[str], now: datetime) -> list[Object]:
-    """The objects of these keys that are there and have not expired."""
+    """The objects of these keys that are there whole and have not expired."""
     return rows.many(
         tx,
         Object,
@@ -86,6 +86,7 @@ def find(tx: Tx, where: Place, keys: list[str], now: datetime) -> list[Object]:
           FROM object o JOIN blob b ON b.id = o.blob_id
          WHERE o.use_case = %(use_case)s AND o.scopes = %(scopes)s AND o.key = ANY(%(keys)s)
            AND (o.expires_at IS NULL OR o.expires_at > %(now)s)
+           AND b.lost_at IS NULL
         """,
         {"use_case": where.use_case, "scopes": where.scopes, "keys": keys, "now": now},
     )
