@@ -10,10 +10,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from snapshed.db.access import Project
+from snapshed.domain import key_tokens
 from snapshed.domain.grants import Grant, Scope, allows
+from snapshed.domain.key_tokens import KeyGrant
 from snapshed.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from snapshed.resources import Resources
-from snapshed.work import access
+from snapshed.work import access, keys
 from snapshed.work.access import Actor, Browser
 
 COOKIE = "snapshed"
@@ -77,12 +79,31 @@ def require(actor: Actor, scope: Scope) -> None:
         raise Forbidden(f"This token may not do that: it needs the scope {scope}.")
 
 
-# --- /v1: upload tokens ----------------------------------------------------------------------------------------------
+# --- /v1: upload tokens and tokens of registered keys ----------------------------------------------------------------
 
 
 def upload_grant(request: Request, resources: Res) -> Grant:
-    """What the upload token allows: `x-os-auth` first, then Authorization, then the query's `os_auth`.
-    Raises Invalid without a token and Unauthenticated with a bad one."""
+    """What the upload token allows. Raises Invalid without a token and Unauthenticated with a bad one."""
+    return access.grant(resources, _token_in(request))
+
+
+def key_grant(request: Request, resources: Res) -> KeyGrant:
+    """What a registered key's token or pre-signed address allows. Raises Invalid without one, Unauthenticated with a
+    bad one, and Forbidden for an upload token."""
+    query = request.scope["query_string"].decode("latin-1")
+    if key_tokens.is_signed(query):
+        path = request.scope["raw_path"].decode("latin-1")
+        return keys.signed_grant(resources, key_tokens.read_signed(request.method, path, query))
+    token = _token_in(request)
+    found = keys.grant(resources, token)
+    if found is None:
+        access.grant(resources, token)
+        raise Forbidden("An upload token is for snapshots only; this use case needs a token of a registered key.")
+    return found
+
+
+def _token_in(request: Request) -> str:
+    """The request's token: `x-os-auth` first, then Authorization, then the query's `os_auth`."""
     header = request.headers.get("x-os-auth", request.headers.get("authorization"))
     if header is not None:
         scheme, _, token = header.partition(" ")
@@ -92,10 +113,11 @@ def upload_grant(request: Request, resources: Res) -> Grant:
     token = token or request.query_params.get("os_auth", "")
     if not token:
         raise Invalid("No authorization token provided")
-    return access.grant(resources, token)
+    return token
 
 
 Granted = Annotated[Grant, Depends(upload_grant)]
+Keyed = Annotated[KeyGrant, Depends(key_grant)]
 
 
 # --- Pages: browsers ---------------------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import IO
 
 import zstandard
 from fastapi import Request
 
+from snapshed.blobs.mapped import mapped
 from snapshed.errors import Invalid, StoreUnavailable, TooLarge
 from snapshed.settings import Settings
 
@@ -40,6 +42,10 @@ class Body:
         file = self.open()
         while piece := file.read(_IN_MEMORY):
             yield piece
+
+    def mapped(self) -> AbstractContextManager[bytes | memoryview]:
+        """The bytes as one view, without reading them into memory."""
+        return mapped(self._file, self.size)
 
     def close(self) -> None:
         self._file.close()

@@ -17,6 +17,7 @@ from snapshed.blobs import Item
 from snapshed.db import blobs, comparisons, lost, sessions, snapshots, tombstones
 from snapshed.db.blobs import Kind, NewBlob
 from snapshed.db.pool import Tx
+from snapshed.domain.namespaces import OBJECTS_ORG, OBJECTS_PROJECT
 from snapshed.errors import OwnerGone, SessionOver, SnapshedError, StoreUnavailable
 from snapshed.resources import Resources
 
@@ -64,7 +65,16 @@ class ForArtifact:
     project_id: int
 
 
-Owner = ForSession | ForComparison | ForArtifact
+@dataclass(frozen=True, slots=True)
+class ForObjects:
+    """Objects of the general blob API: owned by a session of their own until they are named, and part of no artifact."""
+
+    session_id: UUID
+    org_id: int = OBJECTS_ORG
+    project_id: int = OBJECTS_PROJECT
+
+
+Owner = ForSession | ForComparison | ForArtifact | ForObjects
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -161,6 +171,11 @@ def _announce(resources: Resources, tx: Tx, owner: Owner, rows: list[NewBlob], n
             # They are made of their artifact: what an earlier attempt of this create stored goes with the artifact.
             made_of = [session.artifact_id] if any(row.kind in _OF_ONE_ARTIFACT for row in rows) else []
             blobs.announce(tx, owner.project_id, rows, deadline, now, session_id=owner.session_id, made_of=made_of)
+        case ForObjects():
+            session = sessions.lock_shared(tx, owner.session_id)
+            if session is None or session.state != "open":
+                raise SessionOver("unknown" if session is None else session.state)
+            blobs.announce(tx, owner.project_id, rows, deadline, now, session_id=owner.session_id)
         case ForComparison():
             sides = [owner.head_id, owner.base_id]
             if not snapshots.lock_unmarked(tx, sides) or not comparisons.lock_claimed(

@@ -32,6 +32,7 @@ _KEEP_ALIVE_SECONDS = 90
 
 _WATCH_SECONDS = 0.5
 _STOP_SECONDS = 6.0
+_BY_ADDRESS = ("/healthz", "/readyz", "/health", "/ready", "/keda")
 
 _log = logger("serve")
 
@@ -59,7 +60,7 @@ def _refuse_foreign_hosts(built: FastAPI, host: str) -> None:
     @built.middleware("http")
     async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:  # pyright: ignore[reportUnusedFunction]
         # Health checks come by address, not by name.
-        if request.headers.get("host") != host and request.url.path not in ("/healthz", "/readyz", "/health", "/ready"):
+        if request.headers.get("host") != host and request.url.path not in _BY_ADDRESS:
             return JSONResponse({"detail": "This host name is not served here."}, 400)
         return await go_on(request)
 

@@ -23,7 +23,7 @@ from snapshed.errors import Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import compare, condemn, deletion, expire, probe, receipts, remove, traces
+from snapshed.work import compare, condemn, deletion, expire, objects, probe, receipts, remove, traces
 
 POLL_SECONDS = 1.0
 """How long a lost notification can delay a deletion."""
@@ -201,11 +201,12 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("remove traces", traces.remove_traces),
     ("close", receipts.close_finished),
     ("expire", expire.expire),
+    ("expire objects", objects.expire),
     ("write traces", traces.write_traces),
 )
 
 _THREADS: tuple[tuple[str, ...], ...] = (
-    ("journal", "release", "condemn", "remove", "remove traces", "expire", "write traces"),
+    ("journal", "release", "condemn", "remove", "remove traces", "expire", "expire objects", "write traces"),
     # Apart: however long the store is asked about one deletion's objects, those of all others leave it meanwhile.
     ("close",),
 )

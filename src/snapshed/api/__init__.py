@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from snapshed.api import archives, batch, builds, deletions, health, holds, images, objects, snapshots
+from snapshed.api import (
+    archives,
+    builds,
+    deletions,
+    health,
+    holds,
+    image_batch,
+    image_objects,
+    images,
+    multipart,
+    object_batch,
+    objects,
+    snapshots,
+)
 
 router = APIRouter()
-for room in (health, batch, objects, snapshots, images, archives, builds, deletions, holds):
+_BLOBS = (image_batch, image_objects, object_batch, multipart, objects)
+for room in (health, *_BLOBS, snapshots, images, archives, builds, deletions, holds):
     router.include_router(room.router)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -38,25 +35,9 @@ def upload(org: str, project: str, request: Request, resources: Res, actor: Aske
     for piece in body.chunks():
         digest.update(piece)
     wanted = build.parse(dict(request.query_params), body.size, digest.hexdigest())
-    with _mapped(body) as data:
+    with body.mapped() as data:
         number = builds.add(resources, found, actor.principal, wanted, data)
     return {"artifactId": str(number), "kind": "build", "sha256": wanted.digest, "size": wanted.size}
-
-
-@contextmanager
-def _mapped(body: Body) -> Generator[bytes | memoryview]:
-    """The bytes of a body without reading them into memory: only what arrived in memory is there already."""
-    file = body.open()
-    try:
-        descriptor = file.fileno() if body.size > 2**20 else None
-    except OSError:
-        descriptor = None
-    if descriptor is None:
-        yield file.read()
-        return
-    file.flush()
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-        yield view
 
 
 @router.get(_BUILD)

@@ -74,6 +74,7 @@ class _Gauges(Collector):
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/keda", response_class=PlainTextResponse, include_in_schema=False)
 def metrics(resources: Res) -> Response:
     """Queue depths, stock and open deletions, for Prometheus."""
     registry = CollectorRegistry()

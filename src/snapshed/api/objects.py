@@ -1,134 +1,233 @@
-"""The blob API for single objects, as `sentry-cli` and other clients of its protocol speak it.
+"""The blob API for single objects of every use case but that of snapshots: a general object store.
 
-An image's bytes are verified against the digest in its key and stored as the client had them; nothing else is stored
-under the use case of snapshots.
+Objects are kept and given back exactly as they were received, with the headers that describe them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import hashlib
+import json
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.convertors import StringConvertor, register_url_convertor
 
-from snapshed.auth import Granted, Res
-from snapshed.bodies import Body, spooled, unpacked
-from snapshed.db.blobs import Stored
-from snapshed.domain import keys
-from snapshed.domain.grants import USE_CASE, Grant
-from snapshed.domain.receipt import moment
-from snapshed.errors import Forbidden, Invalid, NotFound, Unsupported
-from snapshed.ledger import sha256
-from snapshed.work import uploads
-from snapshed.work.uploads import Upload
+from snapshed.auth import Keyed, Res
+from snapshed.bodies import Body, spooled
+from snapshed.db.objects import Object
+from snapshed.domain import durations, key_tokens, metadata, namespaces, ranges
+from snapshed.domain.grants import USE_CASE, Permission
+from snapshed.domain.key_tokens import KeyGrant
+from snapshed.domain.namespaces import Place
+from snapshed.errors import Invalid, Unsupported
+from snapshed.resources import Resources
+from snapshed.work import objects
+from snapshed.work.objects import NewObject, Until
+
+
+class _OtherUseCase(StringConvertor):
+    """Every use case but that of snapshots, whose routes are in `image_objects`."""
+
+    regex = f"(?!{USE_CASE}(?:/|$))[^/]+"
+
+
+class _Key(StringConvertor):
+    """Everything after the scopes: slashes, dots and line ends too, which are judged and not passed over."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("other_use_case", _OtherUseCase())
+register_url_convertor("object_key", _Key())
+
+OTHER = "{use_case:other_use_case}"
+KEY = "{key:object_key}"
 
 router = APIRouter(prefix="/v1", tags=["objects"])
 
-_SLACK = 2**20
-"""A compressed body may be a little larger than the object it unfolds to."""
+_COLLECTION = f"/objects/{OTHER}/{{scopes}}/"
+_OBJECT = f"/objects/{OTHER}/{{scopes}}/{KEY}"
 
-Sent = Annotated[Body, Depends(spooled(lambda settings: settings.max_file + _SLACK))]
+Sent = Annotated[Body, Depends(spooled(lambda settings: settings.max_file))]
+Asked = Annotated[Body, Depends(spooled(lambda _: 2**16))]
 
-
-def check_place(grant: Grant, use_case: str, scopes: str, permission: str) -> None:
-    """Raise Forbidden unless the token is for this use case and these scopes and carries the permission."""
-    check_use_case(use_case)
-    if parse_scopes(scopes) != {"org": str(grant.org_id), "project": str(grant.project_id)}:
-        raise Forbidden("The upload token is for another project.")
-    if permission not in grant.permissions:
-        raise Forbidden(f"The upload token does not carry {permission}.")
-
-
-def check_use_case(use_case: str) -> None:
-    """Raise NotFound for use cases other than that of snapshots."""
-    if use_case != USE_CASE:
-        raise NotFound(f"The use case {use_case[:64]!r} does not exist here; snapshots use {USE_CASE}.")
+_HARMLESS = {
+    # Whatever was uploaded is shown on this host, so it may do nothing here.
+    "content-security-policy": "sandbox; default-src 'none'",
+    "x-content-type-options": "nosniff",
+    "cache-control": "private, no-cache",
+    # An address may carry a token.
+    "referrer-policy": "no-referrer",
+}
 
 
-def parse_scopes(text: str) -> dict[str, str]:
-    """`org=1;project=2` as a mapping. Raises Invalid."""
-    pairs = [part.partition("=") for part in text.split(";")]
-    if not all(name and equals and value for name, equals, value in pairs):
-        raise Invalid("The scopes in the path need the form org=1;project=2.")
-    return {name: value for name, _, value in pairs}
+def place_of(request: Request, grant: KeyGrant, use_case: str, scopes: str, permission: Permission) -> Place:
+    """Where the request is about, once it is known that it may be. Raises Invalid and Forbidden."""
+    namespaces.check_use_case(use_case)
+    place = Place(use_case, scopes)
+    key_tokens.check(grant, place, permission)
+    try:
+        unquote_to_bytes(request.scope["raw_path"]).decode()
+    except UnicodeDecodeError:
+        raise Invalid("The object's key in the path is percent-encoded, but not as UTF-8.") from None
+    return place
 
 
-def digest_in(grant: Grant, key: str) -> str:
-    """The digest an image's key names. Raises Invalid for a key that is not `org/project/sha256`."""
-    digest = key.rsplit("/", 1)[-1]
-    if key != f"{grant.org_id}/{grant.project_id}/{digest}" or not keys.is_digest(digest):
-        raise Invalid(f"An image's key is {grant.org_id}/{grant.project_id}/ and the SHA-256 of its bytes.")
-    return digest
+def described_in(request: Request) -> metadata.Described:
+    """What the request says about the object it sends. Raises Invalid, and Unsupported for a resumable upload."""
+    if "upload_type" in request.query_params or "session" in request.query_params:
+        raise Unsupported("Resumable uploads are not supported; send the object in one request or in parts.")
+    return metadata.read(request.headers)
 
 
-def verified(digest: str, data: bytes) -> Upload:
-    """Bytes that are what their key says. Raises Invalid, and nothing is kept."""
-    actual = sha256(data)
-    if actual != digest:
-        raise Invalid(f"The bytes have the SHA-256 {actual}, not {digest} as their key says; nothing was stored.")
-    return Upload(digest, data)
+def digest_of(body: Body) -> str:
+    """The SHA-256 of a body."""
+    digest = hashlib.sha256()
+    for piece in body.chunks():
+        digest.update(piece)
+    return digest.hexdigest()
 
 
-def facts_of(stored: Stored) -> dict[str, str]:
-    """The headers that describe a stored image."""
-    return {
-        "content-type": "application/octet-stream",
-        "x-sn-time-created": moment(stored.announced_at) or "",
-        "x-sn-size": str(stored.size),
-    }
+def facts_of(item: Object) -> dict[str, str]:
+    """The headers that tell of a stored object."""
+    return metadata.shown(item.described, item.size, item.created_at, item.expires_at)
 
 
-@router.put("/objects/{use_case}/{scopes}/{key:path}")
+def _headers_of(item: Object) -> dict[str, str]:
+    headers = facts_of(item) | _HARMLESS | {"accept-ranges": "bytes"}
+    if disposition := metadata.disposition(item.described):
+        headers["content-disposition"] = disposition
+    return headers
+
+
+# --- Storing ---------------------------------------------------------------------------------------------------------
+
+
+@router.post(_COLLECTION.rstrip("/"), include_in_schema=False, status_code=201)
+@router.post(_COLLECTION, status_code=201)
+def post(use_case: str, scopes: str, request: Request, resources: Res, grant: Keyed, body: Sent) -> JSONResponse:
+    """Store an object under a key that the server chooses."""
+    place = place_of(request, grant, use_case, scopes, "object.write")
+    key = str(uuid.uuid4())
+    _store(resources, grant, place, key, request, body)
+    return JSONResponse({"key": key}, 201)
+
+
+@router.put(_OBJECT)
 def put(
-    use_case: str, scopes: str, key: str, request: Request, resources: Res, grant: Granted, body: Sent
+    use_case: str, scopes: str, key: str, request: Request, resources: Res, grant: Keyed, body: Sent
 ) -> JSONResponse:
-    """Store one image in the token's session."""
-    check_place(grant, use_case, scopes, "object.write")
-    if "upload_type" in request.query_params:
-        raise Unsupported("Resumable uploads are not supported; send the object in one request.")
-    digest = digest_in(grant, key)
-    owner = uploads.keep_open(resources, grant)
-    encoding = request.headers.get("content-encoding")
-    data = unpacked(body.open(), encoding, resources.settings.max_file, "The object")
-    uploads.keep(resources, owner, [verified(digest, data)])
+    """Store an object, or replace it with all that was said about it."""
+    place = place_of(request, grant, use_case, scopes, "object.write")
+    namespaces.check_key(key)
+    _store(resources, grant, place, key, request, body)
     return JSONResponse({"key": key})
 
 
-@router.post("/objects/{use_case}/{scopes}")
-@router.post("/objects/{use_case}/{scopes}/")
-def post(use_case: str, scopes: str, grant: Granted, request: Request) -> JSONResponse:
-    """Images are named by what they contain, so the server never chooses a key for one."""
-    check_place(grant, use_case, scopes, "object.write")
-    if "upload_type" in request.query_params:
-        raise Unsupported("Resumable uploads are not supported; send the object in one request.")
-    raise Invalid("An image needs a key of the form org/project/sha256; use PUT.")
+def _store(resources: Resources, grant: KeyGrant, place: Place, key: str, request: Request, body: Body) -> None:
+    described = described_in(request)
+    digest = digest_of(body)
+    with body.mapped() as data:
+        objects.put(resources, place, grant.principal, [NewObject(key, described, digest, data)])
 
 
-@router.head("/objects/{use_case}/{scopes}/{key:path}")
-def head(use_case: str, scopes: str, key: str, resources: Res, grant: Granted) -> Response:
-    """Whether the session may name this image; a yes is a promise that lasts as long as the session."""
-    check_place(grant, use_case, scopes, "object.read")
-    owner = uploads.keep_open(resources, grant)
-    digest = digest_in(grant, key)
-    stored = uploads.ask(resources, owner, [digest]).get(digest)
-    return Response(status_code=204, headers=facts_of(stored)) if stored else Response(status_code=404)
+# --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-@router.get("/objects/{use_case}/{scopes}/{key:path}")
-def get(use_case: str, scopes: str, key: str, resources: Res, grant: Granted) -> Response:
-    """The bytes of an image that a live snapshot names, or that the caller's own open session stored."""
-    check_place(grant, use_case, scopes, "object.read")
-    stored = uploads.read(resources, grant.project_id, digest_in(grant, key), grant.session_id)
-    pieces = resources.store.stream(stored.storage_key) if stored else None
-    if stored is None or pieces is None:
+@router.head(_OBJECT)
+def head(use_case: str, scopes: str, key: str, request: Request, resources: Res, grant: Keyed) -> Response:
+    """What is known about an object. A reading, for what expires when it is not read."""
+    place = place_of(request, grant, use_case, scopes, "object.read")
+    namespaces.check_key(key)
+    item = objects.find(resources, place, [key]).get(key)
+    return Response(status_code=404) if item is None else Response(status_code=204, headers=_headers_of(item))
+
+
+@router.get(_OBJECT)
+def get(use_case: str, scopes: str, key: str, request: Request, resources: Res, grant: Keyed) -> Response:
+    """The stored bytes of an object, or one range of them, with what is known about it."""
+    place = place_of(request, grant, use_case, scopes, "object.read")
+    namespaces.check_key(key)
+    item = objects.find(resources, place, [key]).get(key)
+    if item is None:
         return Response(status_code=404)
-    return StreamingResponse(pieces, headers=facts_of(stored) | {"content-length": str(stored.size)})
+    span = ranges.parse(request.headers.get("range"), item.size)
+    if span == "beyond":
+        return Response(status_code=416, headers={"content-range": f"bytes */{item.size}", "accept-ranges": "bytes"})
+    headers = _headers_of(item)
+    if span == "whole":
+        pieces = objects.open_bytes(resources, item)
+        headers["content-length"] = str(item.size)
+    else:
+        pieces = objects.open_bytes(resources, item, span)
+        headers |= {"content-length": str(span.end - span.start), "content-range": span.content_range(item.size)}
+    if pieces is None:
+        return Response(status_code=404)
+    return StreamingResponse(pieces, 200 if span == "whole" else 206, headers)
 
 
-@router.delete("/objects/{use_case}/{scopes}/{key:path}", status_code=204)
-def delete(use_case: str, scopes: str, key: str, resources: Res, grant: Granted) -> Response:
-    """Give up the session's own claim on an image; whatever else names it keeps it."""
-    check_place(grant, use_case, scopes, "object.write")
-    owner = uploads.keep_open(resources, grant)
-    uploads.drop(resources, owner, digest_in(grant, key))
+# --- Changing --------------------------------------------------------------------------------------------------------
+
+
+@router.delete(_OBJECT, status_code=204)
+def delete(use_case: str, scopes: str, key: str, request: Request, resources: Res, grant: Keyed) -> Response:
+    """Remove an object, if it is there."""
+    place = place_of(request, grant, use_case, scopes, "object.delete")
+    namespaces.check_key(key)
+    objects.remove(resources, place, [key])
     return Response(status_code=204)
+
+
+@router.patch(_OBJECT, status_code=204)
+def patch(
+    use_case: str, scopes: str, key: str, request: Request, resources: Res, grant: Keyed, body: Asked
+) -> Response:
+    """Put off an object's end: `{"extend_expiry": {"after": "30d", "from": "now"}}`, from `creation`, or `{"at": …}`."""
+    place = place_of(request, grant, use_case, scopes, "object.write")
+    namespaces.check_key(key)
+    objects.extend(resources, place, key, _until(body))
+    return Response(status_code=204)
+
+
+def json_in(body: Body) -> dict[str, Any]:
+    """The JSON object of a body. Raises Invalid."""
+    try:
+        document = json.loads(body.open().read())
+    except (ValueError, RecursionError):
+        raise Invalid("The body is not JSON.") from None
+    if not isinstance(document, dict):
+        raise Invalid("The body needs to be one JSON object.")
+    return cast("dict[str, Any]", document)
+
+
+def _until(body: Body) -> Until:
+    asked = json_in(body).get("extend_expiry")
+    fields = cast("dict[str, Any]", asked) if isinstance(asked, dict) else {}
+    match fields:
+        case {"at": str(text)} if set(fields) == {"at"}:
+            return Until(at=_moment(text))
+        case {"after": str(text), "from": "now" | "creation" as since} if set(fields) == {"after", "from"}:
+            return _from(text, since)
+        case _:
+            raise Invalid('extend_expiry needs either "at", or "after" and "from", which is "now" or "creation".')
+
+
+def _moment(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise Invalid("extend_expiry.at needs a time with its zone, such as 2027-01-02T03:04:05Z.")
+    return at
+
+
+def _from(text: str, since: Literal["now", "creation"]) -> Until:
+    try:
+        return Until(after=durations.parse(text), since=since)
+    except ValueError as problem:
+        raise Invalid(f"extend_expiry.after needs to be {problem}.") from None

@@ -107,11 +107,14 @@ class Store(ABC):
         except (BaseError, OSError) as error:
             raise unavailable(error) from None
 
-    def stream(self, key: str) -> Iterator[bytes] | None:
-        """The bytes of an object in pieces of about one MiB, or None if there is no such key."""
+    def stream(self, key: str, span: tuple[int, int] | None = None) -> Iterator[bytes] | None:
+        """The bytes of an object in pieces of about one MiB, or None if there is no such key; with `span` those from
+        its first number up to, but not including, its second."""
         self._guard()
         try:
-            pieces = obstore.get(self._handle, key).stream(min_chunk_size=_CHUNK)
+            pieces = obstore.get(self._handle, key, options={"range": span} if span else None).stream(
+                min_chunk_size=_CHUNK
+            )
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:

@@ -60,8 +60,13 @@ def add_org(tx: Tx, slug: str, now: datetime) -> Org:
 
 
 def find_org(tx: Tx, name: str) -> Org | None:
-    """By slug, or by id in digits."""
-    return rows.one(tx, Org, "SELECT id, slug FROM org WHERE slug = %(name)s OR id::text = %(name)s", {"name": name})
+    """By slug, or by id in digits. The installation's own place for objects, number 0, is nobody's to find."""
+    return rows.one(
+        tx,
+        Org,
+        "SELECT id, slug FROM org WHERE (slug = %(name)s OR id::text = %(name)s) AND id > 0",
+        {"name": name},
+    )
 
 
 def add_project(tx: Tx, org_id: int, slug: str, now: datetime) -> bool:
@@ -106,13 +111,14 @@ def project_by_id(tx: Tx, project_id: int) -> Project | None:
 
 
 def list_projects(tx: Tx, org_id: int | None = None) -> list[Project]:
+    """Every project, of one organization or of all; never the installation's own place for objects."""
     return rows.many(
         tx,
         Project,
         """
         SELECT p.id, p.org_id, o.slug AS org_slug, p.slug, p.state
           FROM project p JOIN org o ON o.id = p.org_id
-         WHERE %(org)s::bigint IS NULL OR p.org_id = %(org)s
+         WHERE (%(org)s::bigint IS NULL OR p.org_id = %(org)s) AND p.id > 0
          ORDER BY o.slug, p.slug
         """,
         {"org": org_id},

@@ -131,6 +131,20 @@ def idle_sessions(tx: Tx, idle_since: datetime) -> list[Breach]:
     )
 
 
+def idle_objects(tx: Tx, idle_since: datetime) -> list[Breach]:
+    """Somebody takes away the objects of the general blob API that have expired."""
+    return rows.many(
+        tx,
+        Breach,
+        """
+        SELECT b.storage_key AS key, b.id AS about, 'its removal, as it has expired,' AS detail
+          FROM object o JOIN blob b ON b.id = o.blob_id
+         WHERE o.expires_at < %(since)s ORDER BY o.expires_at LIMIT %(most)s
+        """,
+        {"since": idle_since, "most": _MOST},
+    )
+
+
 def unjournaled(tx: Tx, idle_since: datetime) -> list[Breach]:
     """Every deletion is in the store's journal: one that is not removes nothing and is forgotten with the database."""
     return rows.many(

@@ -219,6 +219,12 @@ def cancel(tx: Tx, session_id: UUID) -> None:
     rows.run(tx, "UPDATE session SET state = 'cancelled' WHERE id = %(id)s AND state = 'open'", {"id": session_id})
 
 
+def forget(tx: Tx, session_id: UUID) -> None:
+    """Remove a session that made no artifact, so that nobody will ask for it again. The caller holds its lock and has
+    ended its pins and what it had announced."""
+    rows.run(tx, "DELETE FROM session WHERE id = %(id)s", {"id": session_id})
+
+
 def unpin(tx: Tx, session_ids: list[UUID]) -> None:
     """End every pin of these sessions; a trigger enqueues what they held."""
     rows.run(tx, "DELETE FROM pin WHERE session_id = ANY(%(ids)s)", {"ids": session_ids})

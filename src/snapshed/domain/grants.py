@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
@@ -27,6 +28,7 @@ USE_CASE = "preprod"
 """The use case under which snapshot images are stored; clients that are told nothing else assume it."""
 
 _LEEWAY = timedelta(seconds=60)
+_KID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,14 @@ def kid_of(token: str) -> str:
         raise Unauthenticated("The upload token is unreadable; ask for new upload options.") from None
     if not isinstance(kid, str):
         raise Invalid("The upload token names no key; ask for new upload options.")
+    if not is_kid(kid):
+        raise Unauthenticated("The upload token names a key that is not known here; ask for new upload options.")
     return kid
+
+
+def is_kid(text: str) -> bool:
+    """Whether a key may have this name: 1 to 100 letters, digits and `._:-`."""
+    return bool(_KID.fullmatch(text))
 
 
 def read_upload_token(token: str, public_pem: str, now: datetime) -> Grant:

@@ -33,6 +33,7 @@ def breaches(resources: Resources) -> Iterator[Disagreement]:
             ("idle-work", invariants.idle_candidates(tx, since), "waits for {0} for more than an hour: run a worker"),
             ("idle-work", invariants.idle_tombstones(tx, since), "waits for {0} for more than an hour: run a worker"),
             ("idle-work", invariants.idle_sessions(tx, since), "waits for {0} for more than an hour: run a worker"),
+            ("idle-work", invariants.idle_objects(tx, since), "waits for {0} for more than an hour: run a worker"),
             (
                 "unjournaled-deletion",
                 invariants.unjournaled(tx, since),
