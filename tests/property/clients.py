@@ -45,7 +45,7 @@ class Clients(Stage):
         ends_at = self.world.clock() + self.resources.settings.session_ttl
         self.history.sessions[owner.session_id] = Session(owner, ends_at)
 
-    @step(4, when=lambda self: self.history.open_sessions(), which=numbers, images=some_images, stop=stops)
+    @step(2, when=lambda self: self.history.open_sessions(), which=numbers, images=some_images, stop=stops)
     def ask(self, which: int, images: list[str], stop: Stop | None) -> None:
         session = self.some_session(which)
         had = set(session.may_have_stored)
@@ -150,7 +150,7 @@ class Clients(Stage):
         self.history.requests.append(request)
         self.send(request, "create", stop)
 
-    @step(3, when=lambda self: self.history.requests, which=numbers, stop=stops)
+    @step(2, when=lambda self: self.history.requests, which=numbers, stop=stops)
     def repeat(self, which: int, stop: Stop | None) -> None:
         """A client repeats a create whose answer it may not have got."""
         self.send(self.one_of(reversed(self.history.requests), which), "repeat", stop)

@@ -67,7 +67,7 @@ class People(Clients):
         order_id = order_id and f"{self.world.project.slug} {order_id}"
         self.order("delete", stop, wanted, snapshots=sorted(wanted), urgent=is_urgent, request_id=order_id)
 
-    @step(1, branch=st.sampled_from([*BRANCHES, None]), is_urgent=st.booleans(), stop=stops)
+    @step(1, branch=st.sampled_from([*BRANCHES, *BRANCHES, None]), is_urgent=st.booleans(), stop=stops)
     def delete_many(self, branch: str | None, is_urgent: bool, stop: Stop | None) -> None:
         """Delete everything, or everything of a branch."""
         live = self.history.live()
@@ -79,7 +79,7 @@ class People(Clients):
     def is_of(artifact: Artifact, branch: str) -> bool:
         return artifact.request is not None and f'"head_ref": "{branch}"'.encode() in artifact.request.body
 
-    @step(2, when=lambda self: self.history.named(), which=numbers, is_urgent=st.booleans(), stop=stops)
+    @step(1, when=lambda self: self.history.named(), which=numbers, is_urgent=st.booleans(), stop=stops)
     def withdraw(self, which: int, is_urgent: bool, stop: Stop | None) -> None:
         """Take one image out of every snapshot that shows it."""
         image = self.one_of(sorted(self.history.named()) if which < 7 else sorted(IMAGES), which)

@@ -30,7 +30,7 @@ BRANCHES = ("main", "topic")
 
 stops = st.one_of(
     st.none(),
-    st.builds(Stop, st.sampled_from(["freeze", "kill"]), st.sampled_from([1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8])),
+    st.builds(Stop, st.sampled_from(["freeze", "kill"]), st.sampled_from([1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9])),
 )
 numbers = st.integers(min_value=0, max_value=7)
 some_images = st.lists(st.sampled_from(sorted(IMAGES)), min_size=1, max_size=2, unique=True)

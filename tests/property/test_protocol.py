@@ -132,7 +132,7 @@ class Protocol(People):
 
     def come_to_rest(self) -> None:
         """Sessions end, the store is back, and workers run until nothing is left to do."""
-        for _ in range(3):
+        for _ in range(2):
             self.tidy()
             self.world.clock.pass_time(timedelta(hours=7))
         for waiting in compare.unclaimed(self.resources, 100):
