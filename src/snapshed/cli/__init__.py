@@ -11,7 +11,7 @@ import typer
 import typer.exceptions
 
 from snapshed import __version__
-from snapshed.cli import client, demo, holds, operate, reconcile
+from snapshed.cli import client, demo, diff, holds, operate, reconcile
 from snapshed.errors import Broken, Refused, SnapshedError, Unavailable
 
 USAGE = 2
@@ -30,6 +30,7 @@ operate.register(app)
 reconcile.register(app)
 holds.register(app)
 client.register(app)
+diff.register(app)
 demo.register(app)
 
 

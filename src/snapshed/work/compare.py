@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
 from snapshed.db.snapshots import Image, Snapshot
 from snapshed.domain import categorise, ids, report
-from snapshed.domain.categorise import Entry, Outcome, Pair
+from snapshed.domain.categorise import Entry, Pair
 from snapshed.domain.report import Result, Side
 from snapshed.engine import DiffResult, DiffTask, Engine
 from snapshed.errors import OwnerGone, SnapshedError, Unavailable
@@ -285,32 +285,11 @@ def _judged(
     mask_ids: dict[tuple[str, str], UUID],
 ) -> Result:
     digests = (pair.head.digest, pair.base.digest)
-    result = replace(
-        report.undecoded(Outcome(pair.name, "errored", pair.head.digest, pair.base.digest)),
-        threshold=pair.threshold,
-        head_width=pair.head.width,
-        head_height=pair.head.height,
-        base_width=pair.base.width,
-        base_height=pair.base.height,
-    )
     if pair.name in withdrawn:
-        return replace(result, reason="withdrawn", detail="one of the two images was withdrawn")
+        return report.not_compared(pair, "withdrawn", "one of the two images was withdrawn")
     if digests in missing:
-        return replace(result, reason="image_fetch_failed", detail="an image's bytes are not in the store")
-    done = found[digests]
-    if done.reason is not None:
-        return replace(result, reason=done.reason, detail=done.detail)
-    return replace(
-        result,
-        category=categorise.judge(done.changed_pixels, done.total_pixels, pair.threshold),
-        changed_pixels=done.changed_pixels,
-        total_pixels=done.total_pixels,
-        head_width=done.head_size[0],
-        head_height=done.head_size[1],
-        base_width=done.base_size[0],
-        base_height=done.base_size[1],
-        mask_id=mask_ids.get(digests),
-    )
+        return report.not_compared(pair, "image_fetch_failed", "an image's bytes are not in the store")
+    return report.decoded(pair, found[digests], mask_ids.get(digests))
 
 
 def _commit(
