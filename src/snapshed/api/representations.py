@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from snapshed.db.snapshots import Image, Snapshot
-from snapshed.domain import verdict
+from snapshed.domain import report, verdict
 from snapshed.domain.manifest import Commit
 from snapshed.domain.receipt import moment
 from snapshed.domain.report import Result
@@ -210,6 +210,15 @@ def _pair(result: Result, base_image: Document, head_image: Document) -> Documen
         "diff": (result.changed_pixels or 0) / total if is_changed and total else None,
         "reason": result.reason,
         "detail": result.detail,
+        "changed_pixels": result.changed_pixels,
+        "total_pixels": result.total_pixels,
+        "threshold": result.threshold,
+        "threshold_from": result.threshold_from,
+        "passing_threshold": result.passing_threshold if is_changed else None,
+        "regions": report.told_regions(result),
+        "fingerprint": result.fingerprint,
+        "explanation": result.explanation,
+        "moved_by": result.moved_by,
     }
 
 

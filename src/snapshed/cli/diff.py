@@ -164,7 +164,7 @@ def compare(engine: Engine, base: Scan, head: Scan, plan: Plan, masks: Path, out
             advance(1)
     results = [
         *(report.undecoded(outcome) for outcome in plan.outcomes),
-        *(report.decoded(pair, found[_digests(pair)], None) for pair in plan.pairs),
+        *(_judged(pair, found[_digests(pair)]) for pair in plan.pairs),
     ]
     return Compared(
         base=theirs,
@@ -172,6 +172,12 @@ def compare(engine: Engine, base: Scan, head: Scan, plan: Plan, masks: Path, out
         results=tuple(sorted(results, key=lambda result: result.name)),
         masks={digests: masks / _mask_name(digests) for digests, done in found.items() if done.mask_written},
     )
+
+
+def _judged(pair: Pair, found: DiffResult) -> Result:
+    if found.reason is not None:
+        return report.not_compared(pair, found.reason, found.detail)
+    return report.decoded(pair, found, None)
 
 
 def _digests(pair: Pair) -> Digests:

@@ -5,6 +5,7 @@ A comparison is worked on under a claim that ends by itself; a worker that lost 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -14,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from snapshed.db import rows
 from snapshed.db.pool import Tx
-from snapshed.domain.report import Result
+from snapshed.domain.report import Box, Explanation, Result
 
 State = Literal["waiting", "running", "done", "failed"]
 
@@ -156,7 +157,8 @@ def add_results(tx: Tx, comparison_id: UUID, results: list[Result]) -> None:
             """
             COPY comparison_image (comparison_id, name, category, head_digest, base_digest, previous_name,
                                    changed_pixels, total_pixels, threshold, head_width, head_height, base_width,
-                                   base_height, reason, detail, mask_id) FROM STDIN
+                                   base_height, reason, detail, mask_id, threshold_from, regions, fingerprint,
+                                   explanation, moved_by) FROM STDIN
             """
         ) as copy,
     ):
@@ -179,6 +181,11 @@ def add_results(tx: Tx, comparison_id: UUID, results: list[Result]) -> None:
                     result.reason,
                     result.detail,
                     result.mask_id,
+                    result.threshold_from,
+                    None if result.regions is None else [list(box) for box in result.regions],
+                    result.fingerprint,
+                    result.explanation,
+                    result.moved_by,
                 )
             )
 
@@ -205,10 +212,70 @@ def results(tx: Tx, comparison_id: UUID) -> list[Result]:
         Result,
         """
         SELECT name, category, head_digest, base_digest, previous_name, changed_pixels, total_pixels, threshold,
-               head_width, head_height, base_width, base_height, reason, detail, mask_id
+               head_width, head_height, base_width, base_height, reason, detail, mask_id, threshold_from, regions,
+               fingerprint, explanation, moved_by
           FROM comparison_image WHERE comparison_id = %(id)s ORDER BY name
         """,
         {"id": comparison_id},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a comparison found out about a pair of images, whatever its threshold made of it."""
+
+    head_digest: str
+    base_digest: str
+    changed_pixels: int
+    total_pixels: int
+    head_width: int
+    head_height: int
+    base_width: int
+    base_height: int
+    regions: Sequence[Box] | None
+    fingerprint: str | None
+    explanation: Explanation | None
+    moved_by: int | None
+    mask_id: UUID | None
+
+    @property
+    def head_size(self) -> tuple[int, int]:
+        return self.head_width, self.head_height
+
+    @property
+    def base_size(self) -> tuple[int, int]:
+        return self.base_width, self.base_height
+
+
+def known(tx: Tx, project_id: int, algorithm: str, pairs: Sequence[tuple[str, str]]) -> list[Known]:
+    """Those pairs, head's digest first, that an unmarked comparison of the project decoded with the same algorithm.
+
+    A pair whose mask was withdrawn is not known: its numbers are, but nobody could see what they mean.
+    """
+    return rows.many(
+        tx,
+        Known,
+        """
+        SELECT k.head_digest, k.base_digest, k.changed_pixels, k.total_pixels, k.head_width, k.head_height,
+               k.base_width, k.base_height, k.regions, k.fingerprint, k.explanation, k.moved_by, k.mask_id
+          FROM unnest(%(heads)s::text[], %(bases)s::text[]) AS wanted (head, base),
+               -- One is enough, of however many snapshots that show the same two images.
+               LATERAL (
+                    SELECT i.* FROM comparison_image i
+                      JOIN comparison c ON c.id = i.comparison_id
+                      JOIN artifact h ON h.id = c.head_id JOIN artifact b ON b.id = c.base_id
+                     WHERE i.head_digest = wanted.head AND i.base_digest = wanted.base
+                       AND i.total_pixels IS NOT NULL AND (i.changed_pixels = 0 OR i.mask_id IS NOT NULL)
+                       AND c.state = 'done' AND c.algorithm = %(algorithm)s
+                       AND h.project_id = %(project)s AND h.deletion_id IS NULL AND b.deletion_id IS NULL
+                     LIMIT 1) k
+        """,
+        {
+            "heads": [head for head, _ in pairs],
+            "bases": [base for _, base in pairs],
+            "algorithm": algorithm,
+            "project": project_id,
+        },
     )
 
 

@@ -30,7 +30,7 @@ Explanation = Literal["identical", "imperceptible", "antialiasing", "moved"]
 
 
 class Found(Protocol):
-    """What a decoded pair turned out to be, whoever decoded it. With a `reason` it was not compared."""
+    """What a decoded pair turned out to be, whoever decoded it."""
 
     @property
     def changed_pixels(self) -> int: ...
@@ -41,17 +41,13 @@ class Found(Protocol):
     @property
     def base_size(self) -> tuple[int, int]: ...
     @property
-    def regions(self) -> Sequence[Box]: ...
+    def regions(self) -> Sequence[Box] | None: ...
     @property
     def fingerprint(self) -> str | None: ...
     @property
     def explanation(self) -> Explanation | None: ...
     @property
     def moved_by(self) -> int | None: ...
-    @property
-    def reason(self) -> str | None: ...
-    @property
-    def detail(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +125,7 @@ def not_compared(pair: Pair, reason: str, detail: str | None) -> Result:
 
 
 def decoded(pair: Pair, found: Found, mask_id: UUID | None) -> Result:
-    """What a pair is, now that it has been decoded: by its own threshold, whatever was judged before."""
-    if found.reason is not None:
-        return not_compared(pair, found.reason, found.detail)
+    """What a pair is, once it has been decoded: by its own threshold, whatever was judged before."""
     return replace(
         not_compared(pair, "", None),
         reason=None,

@@ -1,18 +1,15 @@
 """Comparing a head with its base: claimed, planned, decoded in child processes, stored, committed.
 
-Equal digests are never decoded. A mask made from a snapshot that was deleted meanwhile cannot land: it is announced
-under its comparison's row, which a deletion of either side takes away.
+Equal digests are never decoded, and no pair of digests twice. A mask made from a snapshot that was deleted meanwhile
+cannot land: it is announced under its comparison's row, which a deletion of either side takes away.
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Self
 from uuid import UUID
 
@@ -22,21 +19,20 @@ from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
 from snapshed.db.snapshots import Image, Snapshot
 from snapshed.domain import categorise, ids, report
-from snapshed.domain.categorise import Entry, Pair
+from snapshed.domain.categorise import Entry
 from snapshed.domain.report import Result, Side
-from snapshed.engine import DiffResult, DiffTask, Engine
+from snapshed.engine import Engine
 from snapshed.errors import OwnerGone, SnapshedError, Unavailable
-from snapshed.ledger import Draft, ForComparison, sha256, store
+from snapshed.ledger import Draft, ForComparison, give_up, sha256, store
 from snapshed.logs import logger
 from snapshed.resources import Resources
+from snapshed.work.compare.decoding import Judging, Sides
+from snapshed.work.compare.scratch import sweep_scratch
+
+__all__ = ["CLAIM", "Stopping", "compare", "sweep_scratch", "unclaimed"]
 
 CLAIM = timedelta(seconds=30)
 """A worker that does not extend its claim within this time is taken for dead; a living one extends it thrice."""
-
-_BATCH = 64
-"""Pairs whose masks are stored together."""
-
-_SCRATCH = "compare-"
 
 _ATTEMPTS = 5
 """After this many workers have died or failed over one comparison, it is failed instead of taken again."""
@@ -48,12 +44,12 @@ class Stopping(Exception):
     """The worker is asked to stop; the comparison has been given back."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sides:
-    head: Snapshot
-    base: Snapshot
-    head_images: dict[str, Image]
-    base_images: dict[str, Image]
+class _MasksGone(Exception):
+    """Masks that were to be shared are on their way out; nothing was committed."""
+
+    def __init__(self, gone: Collection[UUID]) -> None:
+        super().__init__("masks to be shared are gone")
+        self.gone = gone
 
 
 def compare(resources: Resources, engine: Engine, comparison_id: UUID, stopping: Callable[[], bool]) -> None:
@@ -84,7 +80,7 @@ def compare(resources: Resources, engine: Engine, comparison_id: UUID, stopping:
         _log.exception("comparison broke", comparison=str(comparison_id), snapshot=sides.head.number)
 
 
-def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Comparison, _Sides] | None:
+def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Comparison, Sides] | None:
     comparison = comparisons.claim(tx, comparison_id, claim, now, now + CLAIM)
     if comparison is None:
         return None
@@ -98,7 +94,7 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
     base = snapshots.find_by_artifact(tx, comparison.base_id)
     if head is None or base is None:
         return None
-    return comparison, _Sides(
+    return comparison, Sides(
         head=head,
         base=base,
         head_images={image.name: image for image in snapshots.images(tx, head.artifact_id)},
@@ -117,7 +113,7 @@ def _run(
     resources: Resources,
     engine: Engine,
     owner: ForComparison,
-    sides: _Sides,
+    sides: Sides,
     stopping: Callable[[], bool],
     started: datetime,
 ) -> None:
@@ -128,17 +124,26 @@ def _run(
         all_names=sides.head.all_names,
         manifest_threshold=sides.head.diff_threshold,
     )
-    results = [report.undecoded(outcome) for outcome in plan.outcomes]
+    outcomes = [report.undecoded(outcome) for outcome in plan.outcomes]
     with _Alive(resources, owner, stopping) as alive:
-        for start in range(0, len(plan.pairs), _BATCH):
-            batch = plan.pairs[start : start + _BATCH]
-            results += _compare_batch(resources, engine, owner, sides, batch, alive)
-        counts = report.counts(results)
-        text = report.document(_side(sides.head), _side(sides.base), engine.ALGORITHM, results)
-        (stored,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
-        resources.database.run(
-            lambda tx: _commit(resources, tx, owner, sides, results, counts, stored.id, engine, started)
-        )
+        judging = Judging(resources, engine, owner, sides, plan.pairs, alive.check)
+        judging.remember()
+        while True:
+            judging.decode()
+            results = sorted([*outcomes, *judging.results()], key=lambda result: result.name)
+            text = report.document(_side(sides.head), _side(sides.base), engine.ALGORITHM, results)
+            (stored,) = store(resources, owner, [Draft("comparison", sha256(text), text)], stored="comparison.stored")
+            try:
+                resources.database.run(
+                    lambda tx, results=results, stored=stored: _commit(
+                        resources, tx, owner, results, judging.shared, stored.id, engine, started
+                    )
+                )
+            except _MasksGone as error:
+                give_up(resources, [stored.id], settled=True)
+                judging.forget(error.gone)
+            else:
+                break
     resources.failpoints.reach("comparison.committed")
 
 
@@ -192,130 +197,33 @@ def _entry(image: Image) -> Entry:
     return Entry(image.name, image.digest, image.width, image.height, image.diff_threshold)
 
 
-def _compare_batch(
-    resources: Resources,
-    engine: Engine,
-    owner: ForComparison,
-    sides: _Sides,
-    batch: Sequence[Pair],
-    alive: _Alive,
-) -> list[Result]:
-    """Decode the pairs of a batch, store their masks, and say what each pair is. Equal pairs are decoded once."""
-    first: dict[tuple[str, str], Pair] = {}
-    for pair in batch:
-        first.setdefault((pair.head.digest, pair.base.digest), pair)
-    with _scratch(resources, owner.claim) as folder:
-        found: dict[tuple[str, str], DiffResult] = {}
-        masks: dict[tuple[str, str], bytes] = {}
-        by_name = {pair.name: digests for digests, pair in first.items()}
-        tasks = _tasks(resources, sides, list(first.values()), folder)
-        missing = {digests for digests, task in tasks.items() if task is None}
-        for done in engine.diff([task for task in tasks.values() if task]):
-            alive.check()
-            digests = by_name[done.name]
-            found[digests] = done
-            if done.mask_written:
-                masks[digests] = tasks[digests].mask.read_bytes()  # pyright: ignore[reportOptionalMemberAccess]
-    drafts = [Draft("mask", sha256(mask), mask) for mask in masks.values()]
-    rows = store(resources, owner, drafts) if drafts else []
-    mask_ids = {digests: row.id for digests, row in zip(masks, rows, strict=True)}
-    withdrawn = {
-        pair.name
-        for pair in batch
-        if sides.head_images[pair.name].image_id is None or sides.base_images[pair.name].image_id is None
-    }
-    return [_judged(pair, found, missing, withdrawn, mask_ids) for pair in batch]
-
-
-@contextmanager
-def _scratch(resources: Resources, claim: UUID) -> Generator[Path]:
-    """A folder for the masks of a batch, named after the claim, so that `sweep_scratch` knows whose it is."""
-    folder = resources.settings.data / "scratch" / f"{_SCRATCH}{claim}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep_scratch(resources: Resources) -> int:
-    """Remove what killed workers were making: masks show images that may be deleted by now. Returns how many folders.
-
-    A claim is committed before its folder is made, so a folder without a living claim is nobody's.
-    """
-    found = {UUID(folder.name.removeprefix(_SCRATCH)): folder for folder in _scratch_folders(resources)}
-    if not found:
-        return 0
-    with resources.database.transaction() as tx:
-        living = comparisons.living_claims(tx, list(found), resources.now())
-    for claim in found.keys() - living:
-        shutil.rmtree(found[claim], ignore_errors=True)
-    return len(found.keys() - living)
-
-
-def _scratch_folders(resources: Resources) -> list[Path]:
-    return list((resources.settings.data / "scratch").glob(f"{_SCRATCH}*"))
-
-
-def _tasks(
-    resources: Resources, sides: _Sides, pairs: Sequence[Pair], folder: Path
-) -> dict[tuple[str, str], DiffTask | None]:
-    """What the engine is to do for each pair; None where an image's bytes cannot be had."""
-    tasks: dict[tuple[str, str], DiffTask | None] = {}
-    for number, pair in enumerate(pairs):
-        head = _path(resources, sides.head_images[pair.name], folder)
-        base = _path(resources, sides.base_images[pair.name], folder)
-        tasks[pair.head.digest, pair.base.digest] = (
-            DiffTask(name=pair.name, head=head, base=base, mask=folder / f"{number}.mask.png")
-            if head and base
-            else None
-        )
-    return tasks
-
-
-def _path(resources: Resources, image: Image, folder: Path) -> Path | None:
-    return None if image.storage_key is None else resources.store.path(image.storage_key, folder)
-
-
-def _judged(
-    pair: Pair,
-    found: dict[tuple[str, str], DiffResult],
-    missing: set[tuple[str, str]],
-    withdrawn: set[str],
-    mask_ids: dict[tuple[str, str], UUID],
-) -> Result:
-    digests = (pair.head.digest, pair.base.digest)
-    if pair.name in withdrawn:
-        return report.not_compared(pair, "withdrawn", "one of the two images was withdrawn")
-    if digests in missing:
-        return report.not_compared(pair, "image_fetch_failed", "an image's bytes are not in the store")
-    return report.decoded(pair, found[digests], mask_ids.get(digests))
-
-
 def _commit(
     resources: Resources,
     tx: Tx,
     owner: ForComparison,
-    sides: _Sides,
     results: Sequence[Result],
-    counts: dict[str, int],
+    shared: Collection[UUID],
     report_id: UUID,
     engine: Engine,
     started: datetime,
 ) -> None:
-    """All of it or nothing: the masks and the report turn live, and the results that name them appear."""
+    """All of it or nothing: the masks and the report turn live, and the results that name them appear. Masks that are
+    `shared` with other comparisons are looked at again under their locks; raises _MasksGone if one is on its way out."""
     if access.lock_project_shared(tx, owner.project_id) != "active":
         raise OwnerGone("The project is being deleted.")
     if not snapshots.lock_unmarked(tx, [owner.head_id, owner.base_id]) or not comparisons.lock_claimed(
         tx, owner.comparison_id, owner.claim
     ):
         raise OwnerGone("The snapshot is deleted, or another worker has taken over.")
-    wanted = {report_id} | {result.mask_id for result in results if result.mask_id}
+    if gone := set(shared) - blobs.lock_named(tx, sorted(shared)):
+        raise _MasksGone(gone)
+    wanted = {report_id} | {result.mask_id for result in results if result.mask_id} - set(shared)
     if len(blobs.make_live(tx, sorted(wanted))) != len(wanted):
         raise OwnerGone("What was stored for this comparison has been condemned.")
     kept = [result for result in results if result.category != "unchanged" or result.total_pixels is not None]
     comparisons.add_results(tx, owner.comparison_id, kept)
     now = resources.now()
+    counts = report.counts(results)
     comparisons.finish(tx, owner.comparison_id, report_id, counts, engine.ALGORITHM, now)
     facts = {
         **counts,
