@@ -152,6 +152,9 @@ def test_no_kind_of_other_change_is_taken_for_a_shift(make: Callable[[random.Ran
 def test_a_flat_shape_that_moves_over_a_flat_ground_is_a_shift() -> None:
     assert moved_by([0, 0, 7, 7, 7], [7, 7, 7, 0, 0]) == 2
     assert moved_by([7, 7, 7, 0], [0, 7, 7, 7]) == -1
+    # The ground overlaps more than the shape does; which is which, the row beside them tells.
+    assert moved_by([0, 0, 0, 7, 7], [7, 7, 0, 0, 0], ground=0) == 3
+    assert moved_by([0, 0, 0, 7, 7], [7, 7, 0, 0, 0], ground=7) == -2
 
 
 def test_nothing_and_one_row_have_not_moved() -> None:

@@ -11,23 +11,27 @@ _TELLING = 3
 """So many different rows in a row are no coincidence; fewer may be a border that changed sides."""
 
 
-def moved_by(head: Sequence[int], base: Sequence[int]) -> int | None:
+def moved_by(head: Sequence[int], base: Sequence[int], ground: int | None = None) -> int | None:
     """By how many rows the content of `base` moved, down if positive, or None if that does not explain the difference.
 
-    Both are the same rows of one canvas, each told by a number, from the first changed row to the last.
+    Both are the same rows of one canvas, each told by a number, from the first changed row to the last; `ground` is the
+    row beside them, if there is one: it tells a flat shape from the flat ground it moved over.
 
         base  A B C D E F        head  x y A B C D      moved down by 2: x y are new, E F are cut off or were empty
 
     Of a shift down, the rows that stay in view are the end of `head` and the beginning of `base`; of a shift up, the
-    other way round. The longest such stretch is the smallest shift.
+    other way round. The longest such stretch is the smallest shift; of a shift either way, the smaller one is told.
     """
     if len(head) != len(base):
         raise ValueError("a shift is looked for on one canvas")
-    down, up = _longest_overlap(base, head), _longest_overlap(head, base)
     length = len(head)
-    if down >= up:
-        return length - down if _is_telling(base[:down], head[: length - down], base[down:]) else None
-    return up - length if _is_telling(head[:up], head[up:], base[: length - up]) else None
+    down, up = _longest_overlap(base, head), _longest_overlap(head, base)
+    found: list[tuple[int, int]] = []
+    if _is_telling(base[:down], head[: length - down], base[down:], ground):
+        found.append((down, length - down))
+    if _is_telling(head[:up], head[up:], base[: length - up], ground):
+        found.append((up, up - length))
+    return max(found)[1] if found else None
 
 
 # | the rows that stayed are     | the rows that are new and those that went            | it is                      |
@@ -36,14 +40,15 @@ def moved_by(head: Sequence[int], base: Sequence[int]) -> int | None:
 # | three different ones or more | more, but the new or the gone ones are all alike     | a shift: blank or cut off  |
 # | one or two different ones    | all alike on both sides, and the content is not      | a flat shape that moved    |
 # | anything else                |                                                      | no shift                   |
-def _is_telling(stayed: Sequence[int], new: Sequence[int], gone: Sequence[int]) -> bool:
+def _is_telling(stayed: Sequence[int], new: Sequence[int], gone: Sequence[int], ground: int | None) -> bool:
     if not stayed or not new:
         return False
     is_blank = len(set(new)) == 1, len(set(gone)) == 1
     if len(set(stayed)) >= _TELLING:
         return len(stayed) >= len(new) or any(is_blank)
-    ground = new[0]
-    return all(is_blank) and gone[0] == ground and len(stayed) > 1 and ground not in (stayed[0], stayed[-1])
+    over = new[0]
+    is_over_ground = all(is_blank) and gone[0] == over and ground in (None, over)
+    return is_over_ground and len(stayed) > 1 and over not in (stayed[0], stayed[-1])
 
 
 def _longest_overlap(prefix_of: Sequence[int], suffix_of: Sequence[int]) -> int:

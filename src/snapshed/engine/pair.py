@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from snapshed.domain.report import Box, Explanation
+    from snapshed.domain.report import Explanation
     from snapshed.engine.decode import Pixels
     from snapshed.engine.exchange import Exchange
 
@@ -76,7 +76,7 @@ def compare(task: DiffTask, exchange: Exchange, max_pixels: int) -> DiffResult:
     _write(mask, task.mask)
     shown, was = _words(after), _words(before)
     boxes = regions.regions(mask)
-    moved_by = _moved_by(shown, was, boxes)
+    moved_by = _moved_by(shown, was, mask, min(head.size[1], base.size[1]))
     return DiffResult(
         task.name,
         count,
@@ -128,15 +128,20 @@ def _unseen(after: Pixels, before: Pixels, exchange: Exchange) -> Explanation:
     return "antialiasing" if mask is not None and mask.any() else "imperceptible"
 
 
-def _moved_by(head: NDArray[np.uint32], base: NDArray[np.uint32], boxes: list[Box]) -> int | None:
+def _moved_by(head: NDArray[np.uint32], base: NDArray[np.uint32], mask: Flags, common_height: int) -> int | None:
     """By how many rows the content moved, if that is all that happened between the first and last changed pixel.
 
     Only the changed rows and columns are looked at, so that what stays beside or around the moved part plays no role.
+    Where one image is longer, every column differs from nothing; there the columns that changed above count.
     """
-    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    ours, theirs = (np.ascontiguousarray(image[top:bottom, left:right]) for image in (head, base))
-    by = shifts.moved_by(_row_numbers(ours), _row_numbers(theirs))
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask[:common_height].any(axis=0))
+    if not columns.size:
+        return None
+    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    ours, theirs = (np.ascontiguousarray(image[part]) for image in (head, base))
+    beside = head[rows[0] - 1 : rows[0], part[1]] if rows[0] else head[rows[-1] + 1 : rows[-1] + 2, part[1]]
+    by = shifts.moved_by(_row_numbers(ours), _row_numbers(theirs), next(iter(_row_numbers(beside)), None))
     if by is None:
         return None
     stayed = (ours[by:], theirs[:-by]) if by > 0 else (ours[:by], theirs[-by:])
@@ -144,7 +149,7 @@ def _moved_by(head: NDArray[np.uint32], base: NDArray[np.uint32], boxes: list[Bo
 
 
 def _row_numbers(image: NDArray[np.uint32]) -> list[int]:
-    return [hash(row.data.tobytes()) for row in image]
+    return [hash(row.tobytes()) for row in image]
 
 
 def _named(side: str, path: Path) -> Source:
