@@ -197,7 +197,7 @@ def lock_named(tx: Tx, blob_ids: list[UUID]) -> set[UUID]:
             UUID,
             """
             SELECT b.id FROM blob b
-             WHERE b.id = ANY(%(ids)s) AND b.state = 'live'
+             WHERE b.id = ANY(%(ids)s) AND b.state = 'live' AND b.lost_at IS NULL
                AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
             """,
             {"ids": blob_ids},

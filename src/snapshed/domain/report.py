@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
-=======
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
->>>>>>> 3669612 (Two folders can be compared without a server; what changed is told with regions, fingerprints and shifts)
+from typing import Any, Literal, Protocol, cast
 from uuid import UUID
 
 from snapshed.domain import categorise
@@ -246,9 +240,12 @@ def contradicts(
         if said["summary"] != summary or len(images) != summary["total"]:
             return True
         for result in results:
-            told = dict(_told(result))
-            mask = images[result.name]["diff_mask_image_id"]
-            if images[result.name] != (told if result.mask_id else told | {"diff_mask_image_id": mask}):
+            image = images[result.name]
+            expected = (
+                told(result) if result.mask_id else told(result) | {"diff_mask_image_id": image["diff_mask_image_id"]}
+            )
+            # A report of an earlier release tells less, and nothing else.
+            if any(field not in expected or expected[field] != value for field, value in image.items()):
                 return True
     except (ValueError, KeyError, TypeError, AttributeError):
         return True
