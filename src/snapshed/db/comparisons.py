@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from snapshed.db import rows
 from snapshed.db.pool import Tx
+from snapshed.domain.ancestry import PassedOver
 from snapshed.domain.report import Box, Explanation, Result
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -33,20 +34,62 @@ class Comparison:
     report_id: UUID | None
     created_at: datetime
     finished_at: datetime | None
+    passed_over: list[dict[str, Any]]
+    ancestors: list[int]
 
 
-def add(tx: Tx, comparison_id: UUID, head_id: UUID, base_id: UUID, now: datetime) -> UUID | None:
+def add(
+    tx: Tx, comparison_id: UUID, head_id: UUID, base_id: UUID, passed_over: Sequence[PassedOver], now: datetime
+) -> UUID | None:
     """Add a waiting comparison, or wake a failed one of the same pair; its id, or None if there is nothing to do."""
     return rows.value(
         tx,
         UUID,
         """
-        INSERT INTO comparison (id, head_id, base_id, created_at) VALUES (%(id)s, %(head)s, %(base)s, %(now)s)
+        INSERT INTO comparison (id, head_id, base_id, passed_over, created_at)
+        VALUES (%(id)s, %(head)s, %(base)s, %(passed)s, %(now)s)
             ON CONFLICT ON CONSTRAINT comparison_pair_is_unique
-            DO UPDATE SET state = 'waiting', error = NULL, attempts = 0 WHERE comparison.state = 'failed'
+            DO UPDATE SET state = 'waiting', error = NULL, attempts = 0, passed_over = EXCLUDED.passed_over
+                    WHERE comparison.state = 'failed'
         RETURNING id
         """,
-        {"id": comparison_id, "head": head_id, "base": base_id, "now": now},
+        {
+            "id": comparison_id,
+            "head": head_id,
+            "base": base_id,
+            "passed": Jsonb([{"number": one.number, "reason": one.reason} for one in passed_over]),
+            "now": now,
+        },
+    )
+
+
+def restart(tx: Tx, comparison_id: UUID, now: datetime) -> None:
+    """Forget what a comparison found and let it wait to be made again; whoever works on it loses it. The caller holds
+    the locks of both artifacts; triggers enqueue its report and masks."""
+    values = {"id": comparison_id, "now": now}
+    rows.run(tx, "SELECT FROM comparison WHERE id = %(id)s FOR UPDATE", values)
+    rows.run(tx, "DELETE FROM comparison_image WHERE comparison_id = %(id)s", values)
+    rows.run(
+        tx,
+        """
+        UPDATE comparison
+           SET state = 'waiting', report_id = NULL, counts = NULL, algorithm = NULL, error = NULL, attempts = 0,
+               claim = NULL, claimed_until = NULL, finished_at = NULL, created_at = %(now)s, ancestors = '{}'
+         WHERE id = %(id)s
+        """,
+        values,
+    )
+
+
+def postpone(tx: Tx, comparison_id: UUID, claim_id: UUID, until: datetime) -> None:
+    """Let nobody take it before then; the attempt does not count."""
+    rows.run(
+        tx,
+        """
+        UPDATE comparison SET state = 'waiting', claim = NULL, claimed_until = %(until)s, attempts = attempts - 1
+         WHERE id = %(id)s AND claim = %(claim)s AND state = 'running'
+        """,
+        {"id": comparison_id, "claim": claim_id, "until": until},
     )
 
 
@@ -63,7 +106,7 @@ def claim(tx: Tx, comparison_id: UUID, claim_id: UUID, now: datetime, until: dat
            AND (c.claimed_until IS NULL OR c.claimed_until < %(now)s)
            AND h.id = c.head_id AND b.id = c.base_id AND h.deletion_id IS NULL AND b.deletion_id IS NULL
         RETURNING c.id, c.head_id, c.base_id, b.number AS base_number, c.state, c.counts, c.algorithm, c.error,
-                  c.report_id, c.created_at, c.finished_at
+                  c.report_id, c.created_at, c.finished_at, c.passed_over, c.ancestors
         """,
         {"id": comparison_id, "claim": claim_id, "now": now, "until": until},
     )
@@ -121,16 +164,31 @@ def living_claims(tx: Tx, claims: list[UUID], now: datetime) -> set[UUID]:
     )
 
 
-def finish(tx: Tx, comparison_id: UUID, report_id: UUID, counts: dict[str, int], algorithm: str, now: datetime) -> None:
+def finish(
+    tx: Tx,
+    comparison_id: UUID,
+    report_id: UUID,
+    counts: dict[str, int],
+    algorithm: str,
+    ancestors: Sequence[int],
+    now: datetime,
+) -> None:
     rows.run(
         tx,
         """
         UPDATE comparison
            SET state = 'done', report_id = %(report)s, counts = %(counts)s, algorithm = %(algorithm)s, error = NULL,
-               claim = NULL, claimed_until = NULL, finished_at = %(now)s
+               claim = NULL, claimed_until = NULL, finished_at = %(now)s, ancestors = %(ancestors)s
          WHERE id = %(id)s
         """,
-        {"id": comparison_id, "report": report_id, "counts": Jsonb(counts), "algorithm": algorithm, "now": now},
+        {
+            "id": comparison_id,
+            "report": report_id,
+            "counts": Jsonb(counts),
+            "algorithm": algorithm,
+            "ancestors": list(ancestors),
+            "now": now,
+        },
     )
 
 
@@ -197,7 +255,7 @@ def newest(tx: Tx, head_id: UUID) -> Comparison | None:
         Comparison,
         """
         SELECT c.id, c.head_id, c.base_id, b.number AS base_number, c.state, c.counts, c.algorithm, c.error,
-               c.report_id, c.created_at, c.finished_at
+               c.report_id, c.created_at, c.finished_at, c.passed_over, c.ancestors
           FROM comparison c JOIN artifact b ON b.id = c.base_id
          WHERE c.head_id = %(head)s AND b.deletion_id IS NULL
          ORDER BY c.created_at DESC, c.id DESC LIMIT 1

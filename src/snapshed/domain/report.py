@@ -138,6 +138,21 @@ def decoded(pair: Pair, found: Found, mask_id: UUID | None) -> Result:
     )
 
 
+def changes(results: Sequence[Result]) -> frozenset[tuple[str | None, ...]] | None:
+    """What differs from the base, so that two snapshots with equal sets show people the same differences. None if there
+    is nothing to approve, or something that nobody saw because it could not be compared."""
+    if any(result.category == "errored" for result in results):
+        return None
+    return (
+        frozenset(
+            (result.name, result.category, result.head_digest, result.previous_name)
+            for result in results
+            if result.category not in ("unchanged", "skipped")
+        )
+        or None
+    )
+
+
 def counts(results: Sequence[Result]) -> dict[str, int]:
     """How many names are in each category, and in all."""
     found = dict.fromkeys(("added", "removed", "changed", "unchanged", "renamed", "skipped", "errored"), 0)

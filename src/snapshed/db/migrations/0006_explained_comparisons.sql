@@ -14,3 +14,10 @@ COMMENT ON COLUMN comparison_image.mask_id IS 'May be named by several rows: the
 
 -- A pair of images that was decoded once is not decoded again.
 CREATE INDEX comparison_image_decoded ON comparison_image (head_digest, base_digest) WHERE total_pixels IS NOT NULL;
+
+-- Why this base and no other, and whose images a partial base stands for.
+ALTER TABLE comparison
+    ADD COLUMN passed_over  jsonb NOT NULL DEFAULT '[]',
+    ADD COLUMN ancestors    bigint[] NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN comparison.passed_over IS 'Snapshots of the base commit that were not chosen: number and reason, newest first.';
+COMMENT ON COLUMN comparison.ancestors IS 'Numbers of the snapshots from which a partial base took what it does not hold, nearest first. No byte of theirs is kept for it.';

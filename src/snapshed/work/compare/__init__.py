@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
 
-from snapshed.db import access, blobs, comparisons, outbox, snapshots, tombstones
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, snapshots, tombstones
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
@@ -21,11 +21,13 @@ from snapshed.db.snapshots import Image, Snapshot
 from snapshed.domain import categorise, ids, report
 from snapshed.domain.categorise import Entry
 from snapshed.domain.report import Result, Side
+from snapshed.domain.verdict import AUTOMATIC, BASE_GRACE
 from snapshed.engine import Engine
 from snapshed.errors import OwnerGone, SnapshedError, Unavailable
 from snapshed.ledger import Draft, ForComparison, give_up, sha256, store
 from snapshed.logs import logger
 from snapshed.resources import Resources
+from snapshed.work.compare import ancestors
 from snapshed.work.compare.decoding import Judging, Sides
 from snapshed.work.compare.scratch import sweep_scratch
 
@@ -36,6 +38,9 @@ CLAIM = timedelta(seconds=30)
 
 _ATTEMPTS = 5
 """After this many workers have died or failed over one comparison, it is failed instead of taken again."""
+
+_ANCESTOR_WAIT = timedelta(seconds=60)
+"""How long a comparison rests while a snapshot that its partial base leans on may still arrive."""
 
 _log = logger("compare")
 
@@ -94,11 +99,26 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
     base = snapshots.find_by_artifact(tx, comparison.base_id)
     if head is None or base is None:
         return None
+    try:
+        whole = ancestors.whole(tx, base)
+    except ancestors.ChainIncomplete:
+        if now - comparison.created_at <= BASE_GRACE:
+            comparisons.postpone(tx, comparison_id, claim, now + _ANCESTOR_WAIT)
+        else:
+            error = "Base snapshot chain incomplete (missing ancestor build)."
+            comparisons.fail(tx, comparison_id, claim, error, now)
+        return None
+    except ancestors.ChainEndless:
+        error = "No complete base snapshot exists in the ancestry chain."
+        comparisons.fail(tx, comparison_id, claim, error, now)
+        return None
     return comparison, Sides(
         head=head,
         base=base,
         head_images={image.name: image for image in snapshots.images(tx, head.artifact_id)},
-        base_images={image.name: image for image in snapshots.images(tx, base.artifact_id)},
+        base_images=whole.images,
+        ancestors=whole.ancestors,
+        inherited=whole.inherited,
     )
 
 
@@ -136,7 +156,7 @@ def _run(
             try:
                 resources.database.run(
                     lambda tx, results=results, stored=stored: _commit(
-                        resources, tx, owner, results, judging.shared, stored.id, engine, started
+                        resources, tx, owner, sides, results, judging.shared, stored.id, engine, started
                     )
                 )
             except _MasksGone as error:
@@ -201,6 +221,7 @@ def _commit(
     resources: Resources,
     tx: Tx,
     owner: ForComparison,
+    sides: Sides,
     results: Sequence[Result],
     shared: Collection[UUID],
     report_id: UUID,
@@ -211,9 +232,8 @@ def _commit(
     `shared` with other comparisons are looked at again under their locks; raises _MasksGone if one is on its way out."""
     if access.lock_project_shared(tx, owner.project_id) != "active":
         raise OwnerGone("The project is being deleted.")
-    if not snapshots.lock_unmarked(tx, [owner.head_id, owner.base_id]) or not comparisons.lock_claimed(
-        tx, owner.comparison_id, owner.claim
-    ):
+    seen = [owner.head_id, owner.base_id, *(one.artifact_id for one in sides.ancestors)]
+    if not snapshots.lock_unmarked(tx, seen) or not comparisons.lock_claimed(tx, owner.comparison_id, owner.claim):
         raise OwnerGone("The snapshot is deleted, or another worker has taken over.")
     if gone := set(shared) - blobs.lock_named(tx, sorted(shared)):
         raise _MasksGone(gone)
@@ -224,7 +244,9 @@ def _commit(
     comparisons.add_results(tx, owner.comparison_id, kept)
     now = resources.now()
     counts = report.counts(results)
-    comparisons.finish(tx, owner.comparison_id, report_id, counts, engine.ALGORITHM, now)
+    comparisons.finish(
+        tx, owner.comparison_id, report_id, counts, engine.ALGORITHM, [one.number for one in sides.ancestors], now
+    )
     facts = {
         **counts,
         "changed_pixels": sum(result.changed_pixels or 0 for result in results),
@@ -232,7 +254,23 @@ def _commit(
         "algorithm": engine.ALGORITHM,
     }
     outbox.announce(tx, owner.head_id, Due(resources.new_id(), ids.trace_id(owner.head_id), "comparison", now, facts))
+    _approve_as_before(tx, sides.head, results, now)
     resources.queue.wake(tx)
+
+
+def _approve_as_before(tx: Tx, head: Snapshot, results: Sequence[Result], now: datetime) -> None:
+    """Approve a head whose differences a person has approved already, all of them and no other, in the newest approved
+    snapshot of the same pull request. A decision about the head itself stands."""
+    found = report.changes(results)
+    if head.pr_number is None or head.head_repo_name is None or found is None:
+        return
+    sibling = ancestry.approved_sibling(
+        tx, head.artifact_id, head.project_id, head.app_id, head.head_repo_name, head.pr_number
+    )
+    if sibling is None or snapshots.decisions(tx, head.artifact_id):
+        return
+    if report.changes(comparisons.results(tx, sibling.comparison_id)) == found:
+        snapshots.decide(tx, head.artifact_id, "approved", f"{AUTOMATIC}{sibling.number}", now)
 
 
 def unclaimed(resources: Resources, limit: int) -> list[UUID]:

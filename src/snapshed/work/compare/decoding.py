@@ -6,7 +6,7 @@ No pair of digests is decoded twice, neither here nor by anybody who compared th
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -28,12 +28,19 @@ Digests = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Both snapshots of a comparison and their images by name."""
+    """Both snapshots of a comparison and their images by name. A partial base has images of `ancestors`; `inherited`
+    says of which number each of those is.
+
+    Of a pair with an inherited image no mask is kept: a mask is released by the deletion of either side, and nobody
+    would release this one when the ancestor is deleted whose image it shows.
+    """
 
     head: Snapshot
     base: Snapshot
     head_images: dict[str, Image]
     base_images: dict[str, Image]
+    ancestors: tuple[Snapshot, ...]
+    inherited: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +117,18 @@ class Judging:
                 case _Problem(reason, detail):
                     yield report.not_compared(pair, reason, detail)
                 case _Known(found, mask_id):
-                    yield report.decoded(pair, found, mask_id)
+                    number = self._sides.inherited.get(pair.name)
+                    if number is None:
+                        yield report.decoded(pair, found, mask_id)
+                    else:
+                        told = f"compared with snapshot {number}, on which the partial base leans"
+                        yield replace(report.decoded(pair, found, None), detail=told)
 
     def _open(self) -> dict[Digests, Pair]:
         """For each pair of digests about which nothing is known, one pair that has it."""
         first: dict[Digests, Pair] = {}
-        for pair in self._pairs:
+        # Whoever may keep a mask first.
+        for pair in sorted(self._pairs, key=lambda pair: pair.name in self._sides.inherited):
             if _digests(pair) not in self._known and not self._is_withdrawn(pair):
                 first.setdefault(_digests(pair), pair)
         return first
@@ -133,7 +146,7 @@ class Judging:
             for done in self._engine.diff(tasks.values()):
                 self._check()
                 found[by_name[done.name]] = done
-                if done.mask_written:
+                if done.mask_written and done.name not in self._sides.inherited:
                     masks[by_name[done.name]] = tasks[done.name].mask.read_bytes()
         drafts = [Draft("mask", sha256(mask), mask) for mask in masks.values()]
         rows = store(self._resources, self._owner, drafts) if drafts else []
