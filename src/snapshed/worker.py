@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 import psycopg
@@ -31,9 +31,6 @@ POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
 _PROBE_SECONDS = 3600.0
 _LAST_PAIR_SECONDS = 2.0
-_SECONDS_PER_PAIR = 60.0
-_MEMORY_PER_CHILD = 2 * 2**30
-_MOST_PIXELS = 40_000_000
 
 _log = logger("worker")
 
@@ -49,22 +46,8 @@ def run(settings: Settings, *, stop_with_parent: bool) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with opened(settings) as resources, _engine() as engine:
+    with opened(settings) as resources, Engine.on_this_machine() as engine:
         Worker(resources, engine, stopping).serve(stop_with_parent=stop_with_parent)
-
-
-@contextmanager
-def _engine() -> Generator[Engine]:
-    engine = Engine(
-        workers=max(1, os.cpu_count() or 1),
-        seconds_per_pair=_SECONDS_PER_PAIR,
-        memory_bytes=_MEMORY_PER_CHILD,
-        max_pixels=_MOST_PIXELS,
-    )
-    try:
-        yield engine
-    finally:
-        engine.close()
 
 
 class Worker:

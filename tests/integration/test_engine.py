@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from snapshed.engine import DiffResult, DiffTask, Engine, exchange
+from snapshed.engine import DiffResult, DiffTask, Engine, exchange, regions
 
 Pixels = NDArray[np.uint8]
 MOST_PIXELS = 40_000_000
@@ -102,7 +102,16 @@ def test_a_changed_rectangle_is_counted_and_drawn(engine: Engine, folder: Path) 
     head = base.copy()
     head[52:62, 60:80] = (255, 0, 255, 255)
     result = one(engine, folder, encoded(head), encoded(base))
-    assert result == DiffResult("a", 200, 120 * 90, (120, 90), (120, 90), mask_written=True)
+    assert result == DiffResult(
+        "a",
+        200,
+        120 * 90,
+        (120, 90),
+        (120, 90),
+        mask_written=True,
+        regions=((60, 52, 20, 10),),
+        fingerprint=result.fingerprint,
+    )
     expected = np.zeros((90, 120), np.uint8)
     expected[52:62, 60:80] = 255
     assert np.array_equal(mask_of(folder), expected)
@@ -120,7 +129,7 @@ def test_distant_changes_keep_their_places(engine: Engine, folder: Path) -> None
 
 def test_other_bytes_for_the_same_pixels_are_no_change_and_leave_no_mask(engine: Engine, folder: Path) -> None:
     result = one(engine, folder, encoded(page(), compress_level=9), encoded(page(), compress_level=0))
-    assert result == DiffResult("a", 0, 120 * 90, (120, 90), (120, 90))
+    assert result == DiffResult("a", 0, 120 * 90, (120, 90), (120, 90), explanation="identical")
     assert not (folder / "a-mask").exists()
 
 
@@ -292,6 +301,67 @@ def test_the_limit_is_on_the_canvas_and_read_from_the_headers(engine: Engine, fo
     wide, tall = png(40_001, 1, 8, 0, b""), png(1, 1_000, 8, 0, b"")
     assert one(engine, folder, wide, tall).reason == "exceeds_pixel_limit"
     assert time.monotonic() - started < 10
+
+
+# --- What is told about a change ---------------------------------------------------------------
+
+
+def test_regions_hold_every_changed_pixel_apart_from_each_other_and_few(engine: Engine, folder: Path) -> None:
+    rng = np.random.default_rng(7)
+    base = np.full((300, 400, 4), 255, np.uint8)
+    for marks in (1, 3, 40, 400):
+        head = base.copy()
+        for top, left in zip(rng.integers(0, 296, marks), rng.integers(0, 396, marks), strict=True):
+            head[top : top + 4, left : left + 4, :3] = 0
+        result = one(engine, folder, encoded(head), encoded(base))
+        covered = np.zeros((300, 400), np.uint8)
+        for left, top, width, height in result.regions:
+            covered[top : top + height, left : left + width] += 1
+        assert covered.max() == 1, "two regions overlap"
+        assert not (mask_of(folder) & ~covered.astype(bool) * 255).any(), "a changed pixel is in no region"
+        assert len(result.regions) <= min(marks, regions.MOST)
+
+
+def test_the_same_change_has_the_same_fingerprint_wherever_it_is_and_another_has_not(
+    engine: Engine, folder: Path
+) -> None:
+    label = np.array(Image.fromarray(page()).crop((0, 24, 110, 48)))
+
+    def told(ground: int, left: int, top: int, shape: tuple[int, int], colour: int = 0) -> str | None:
+        base = np.full((*shape, 4), 255, np.uint8)
+        base[-20:, :, :3] = ground  # what is not changed plays no part
+        base[top : top + 24, left : left + 110] = label
+        head = base.copy()
+        head[top + 2 : top + 9, left + 5 : left + 90] = (colour, 0, 200, 255)
+        return one(engine, folder, encoded(head), encoded(base)).fingerprint
+
+    first = told(10, 0, 0, (100, 130))
+    assert first is not None
+    assert told(99, 13, 21, (140, 200)) == first
+    assert told(10, 0, 0, (100, 130), colour=90) != first
+
+
+def test_a_shift_is_told_and_still_counts_as_a_change(engine: Engine, folder: Path) -> None:
+    base = page(height=120)
+    head = np.vstack((base[:20], np.full((24, 120, 4), 200, np.uint8), base[20:]))
+    result = one(engine, folder, encoded(head), encoded(base))
+    assert (result.explanation, result.moved_by) == ("moved", 24)
+    assert result.changed_pixels > 0
+    back = one(engine, folder, encoded(base), encoded(head))
+    assert (back.explanation, back.moved_by) == ("moved", -24)
+
+
+def test_what_does_not_count_is_told_apart(engine: Engine, folder: Path) -> None:
+    def circle(scale: int) -> Pixels:
+        image = Image.new("L", (80 * scale, 80 * scale), 255)
+        ImageDraw.Draw(image).ellipse([10 * scale, 10 * scale, 70 * scale, 70 * scale], fill=0)
+        soft = np.asarray(image.resize((80, 80), Image.Resampling.BOX))
+        return np.dstack((soft, soft, soft, np.full_like(soft, 255)))
+
+    faint = page()
+    faint[60:70, 20:40, 2] -= 1
+    assert one(engine, folder, encoded(circle(8)), encoded(circle(6))).explanation == "antialiasing"
+    assert one(engine, folder, encoded(faint), encoded(page())).explanation == "imperceptible"
 
 
 # --- Narrowing ---------------------------------------------------------------------------------

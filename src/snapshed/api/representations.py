@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from snapshed.db.snapshots import Image, Snapshot
-from snapshed.domain import verdict
+from snapshed.domain import ancestry, report, verdict
 from snapshed.domain.manifest import Commit
 from snapshed.domain.receipt import moment
 from snapshed.domain.report import Result
@@ -44,12 +44,13 @@ def details_document(details: Details, now: datetime, *, compact: bool) -> Docum
         "diff_threshold": snapshot.diff_threshold,
         "comparison_state": state,
         "lost_base_artifact_id": None if snapshot.lost_base is None else str(snapshot.lost_base),
+        "base_explanation": _base_explanation(details),
         "comparison_error_message": details.comparison.error if details.comparison and state == "failed" else None,
         "approval_status": _approval(details),
         "approvers": [
             {"id": entry.actor, "name": entry.actor, "approved_at": moment(entry.decided_at), "source": "snapshed"}
             for entry in details.decisions
-            if entry.decision == "approved"
+            if entry.decision == "approved" and not entry.actor.startswith(verdict.AUTOMATIC)
         ],
         "verdict": verdict_of(details, now),
     }
@@ -132,10 +133,30 @@ def verdict_of(details: Details, now: datetime) -> str:
     return verdict.verdict(state, counts, details.decisions[0].decision if details.decisions else None)
 
 
+def _base_explanation(details: Details) -> Document | None:
+    """Why this base and no other; None where no base is asked for."""
+    snapshot = details.snapshot
+    if not snapshot.base_sha:
+        return None
+    return {
+        "base_sha": snapshot.base_sha,
+        "repository": snapshot.base_repo_name or snapshot.head_repo_name,
+        "chosen": None if details.base is None else str(details.base.number),
+        "passed_over": [
+            {"snapshot": str(one.number), "reason": one.reason, "sentence": ancestry.SENTENCES[one.reason]}
+            for one in details.passed_over
+        ],
+        "leans_on": [str(number) for number in (details.comparison.ancestors if details.comparison else ())],
+    }
+
+
 def _approval(details: Details) -> str | None:
     if not details.decisions:
         return None
-    return "approved" if details.decisions[0].decision == "approved" else "requires_approval"
+    newest = details.decisions[0]
+    if newest.decision != "approved":
+        return "requires_approval"
+    return "auto_approved" if newest.actor.startswith(verdict.AUTOMATIC) else "approved"
 
 
 def _commit(snapshot: Snapshot) -> Document:
@@ -210,6 +231,15 @@ def _pair(result: Result, base_image: Document, head_image: Document) -> Documen
         "diff": (result.changed_pixels or 0) / total if is_changed and total else None,
         "reason": result.reason,
         "detail": result.detail,
+        "changed_pixels": result.changed_pixels,
+        "total_pixels": result.total_pixels,
+        "threshold": result.threshold,
+        "threshold_from": result.threshold_from,
+        "passing_threshold": result.passing_threshold if is_changed else None,
+        "regions": report.told_regions(result),
+        "fingerprint": result.fingerprint,
+        "explanation": result.explanation,
+        "moved_by": result.moved_by,
     }
 
 

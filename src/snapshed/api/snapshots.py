@@ -17,7 +17,7 @@ from snapshed.bodies import Body, spooled, unpacked
 from snapshed.domain.grants import USE_CASE
 from snapshed.errors import Forbidden, Invalid, NotFound
 from snapshed.resources import Resources
-from snapshed.work import deletion, snapshots, uploads
+from snapshed.work import deletion, recompare, snapshots, uploads
 from snapshed.work.access import Actor
 from snapshed.work.deletion import Order
 
@@ -134,6 +134,17 @@ def delete(org: str, number: str, resources: Res, actor: Asker) -> Response:
     order = Order(actor.org_id, reach, actor.principal, snapshots=[number_of(number)])
     deletion_id = deletion.request(resources, order)
     return Response(status_code=204, headers={"location": f"/api/0/organizations/{org}/deletions/{deletion_id}/"})
+
+
+@router.post(f"{_SNAPSHOT}recompare/")
+def compare_again(org: str, number: str, resources: Res, actor: Asker) -> dict[str, str]:
+    """Have a snapshot compared again with the same base, or with one if it has none yet; for administrators."""
+    check_org(actor, org)
+    reach = [project.id for project in projects_of(resources, actor)]
+    snapshots.find(resources, reach, number_of(number))
+    require(actor, "admin")
+    recompare.recompare(resources, reach, number_of(number))
+    return {"status": "queued"}
 
 
 @router.delete("/internal/preprod-artifact/batch-delete/")

@@ -11,7 +11,7 @@ import typer
 import typer.exceptions
 
 from snapshed import __version__
-from snapshed.cli import client, demo, holds, keys, operate, reconcile
+from snapshed.cli import client, demo, diff, holds, keys, operate, reconcile
 from snapshed.errors import Broken, Refused, SnapshedError, Unavailable
 
 USAGE = 2
@@ -31,6 +31,7 @@ reconcile.register(app)
 holds.register(app)
 keys.register(app)
 client.register(app)
+diff.register(app)
 demo.register(app)
 
 

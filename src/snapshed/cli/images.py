@@ -66,18 +66,39 @@ def scan(folder: Path) -> Scan:
     | NAME.json beside an image NAME      | facts of that image                      |
     | a PNG or JPEG only by its ending    | left out with a warning                  |
     """
-    if not folder.is_dir():
-        raise Invalid(f"{folder} is not a folder.")
     left_out: list[str] = []
     measured: list[_Measured] = []
-    for name, path in sorted(_walk(folder, "", frozenset(), left_out)):
-        manifest.check_name(name)
+    for name, path in _named(folder, left_out):
         size = _size(path)
         if size is None:
             left_out.append(f"{name} is not a readable PNG or JPEG file and is left out.")
         else:
             measured.append((name, path, *size))
     _refuse_huge(measured)
+    return _scanned(measured, left_out)
+
+
+def survey(folder: Path) -> Scan:
+    """Like `scan`, but broken and oversized images are images too: one that is not readable has the size 0 x 0, so that
+    whoever compares can say what is wrong with it. Only what has no bytes at all is left out. Raises Invalid."""
+    left_out: list[str] = []
+    measured: list[_Measured] = []
+    for name, path in _named(folder, left_out):
+        width, height = _size(path) or (0, 0)
+        measured.append((name, path, width, height))
+    return _scanned(measured, left_out)
+
+
+def _named(folder: Path, left_out: list[str]) -> list[tuple[str, Path]]:
+    if not folder.is_dir():
+        raise Invalid(f"{folder} is not a folder.")
+    found = sorted(_walk(folder, "", frozenset(), left_out))
+    for name, _ in found:
+        manifest.check_name(name)
+    return found
+
+
+def _scanned(measured: list[_Measured], left_out: list[str]) -> Scan:
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         files = list(pool.map(partial(_read, left_out), measured))
     return Scan(tuple(file for file in files if file is not None), tuple(left_out))

@@ -46,6 +46,15 @@ def sized(count: int) -> str:
     return f"{amount:.1f} TB"
 
 
+def share(ratio: float) -> str:
+    """A share for people; one that is not zero is never written as zero.
+
+    >>> share(0.1234), share(0.000001), share(0), share(1)
+    ('12.34 %', 'under 0.001 %', '0 %', '100 %')
+    """
+    return "under 0.001 %" if 0 < ratio < 0.00001 else f"{ratio * 100:.3f}".rstrip("0").rstrip(".") + " %"
+
+
 class Output:
     """Where one command writes. With `as_json` standard output carries one document, and lines go to standard error;
     `quiet` drops lines, never warnings."""

@@ -187,6 +187,24 @@ def make_live(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
 # --- T4: what may be named -----------------------------------------------------------------------------------
 
 
+def lock_named(tx: Tx, blob_ids: list[UUID]) -> set[UUID]:
+    """Those live blobs that an unmarked artifact names, key-share-locked in id order: none of them can be condemned
+    until this transaction ends. Looked at in a second statement, as whoever held the lock before left them."""
+    rows.run(tx, "SELECT FROM blob WHERE id = ANY(%(ids)s) ORDER BY id FOR KEY SHARE", {"ids": blob_ids})
+    return set(
+        rows.column(
+            tx,
+            UUID,
+            """
+            SELECT b.id FROM blob b
+             WHERE b.id = ANY(%(ids)s) AND b.state = 'live' AND b.lost_at IS NULL
+               AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
+            """,
+            {"ids": blob_ids},
+        )
+    )
+
+
 def nameable(tx: Tx, project_id: int, session_id: UUID, digests: list[str]) -> list[Digested]:
     """Those images that this session pinned or a live snapshot names, locked in id order. Nobody who never had the
     bytes can bring an image back that is only waiting to go."""

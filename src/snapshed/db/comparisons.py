@@ -5,16 +5,18 @@ A comparison is worked on under a claim that ends by itself; a worker that lost 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from snapshed.db import rows
 from snapshed.db.pool import Tx
-from snapshed.domain.report import Result
+from snapshed.domain.ancestry import PassedOver
+from snapshed.domain.report import Box, Explanation, Result
 
 State = Literal["waiting", "running", "done", "failed"]
 
@@ -32,20 +34,62 @@ class Comparison:
     report_id: UUID | None
     created_at: datetime
     finished_at: datetime | None
+    passed_over: list[dict[str, Any]]
+    ancestors: list[int]
 
 
-def add(tx: Tx, comparison_id: UUID, head_id: UUID, base_id: UUID, now: datetime) -> UUID | None:
+def add(
+    tx: Tx, comparison_id: UUID, head_id: UUID, base_id: UUID, passed_over: Sequence[PassedOver], now: datetime
+) -> UUID | None:
     """Add a waiting comparison, or wake a failed one of the same pair; its id, or None if there is nothing to do."""
     return rows.value(
         tx,
         UUID,
         """
-        INSERT INTO comparison (id, head_id, base_id, created_at) VALUES (%(id)s, %(head)s, %(base)s, %(now)s)
+        INSERT INTO comparison (id, head_id, base_id, passed_over, created_at)
+        VALUES (%(id)s, %(head)s, %(base)s, %(passed)s, %(now)s)
             ON CONFLICT ON CONSTRAINT comparison_pair_is_unique
-            DO UPDATE SET state = 'waiting', error = NULL, attempts = 0 WHERE comparison.state = 'failed'
+            DO UPDATE SET state = 'waiting', error = NULL, attempts = 0, passed_over = EXCLUDED.passed_over
+                    WHERE comparison.state = 'failed'
         RETURNING id
         """,
-        {"id": comparison_id, "head": head_id, "base": base_id, "now": now},
+        {
+            "id": comparison_id,
+            "head": head_id,
+            "base": base_id,
+            "passed": Jsonb([{"number": one.number, "reason": one.reason} for one in passed_over]),
+            "now": now,
+        },
+    )
+
+
+def restart(tx: Tx, comparison_id: UUID, now: datetime) -> None:
+    """Forget what a comparison found and let it wait to be made again; whoever works on it loses it. The caller holds
+    the locks of both artifacts; triggers enqueue its report and masks."""
+    values = {"id": comparison_id, "now": now}
+    rows.run(tx, "SELECT FROM comparison WHERE id = %(id)s FOR UPDATE", values)
+    rows.run(tx, "DELETE FROM comparison_image WHERE comparison_id = %(id)s", values)
+    rows.run(
+        tx,
+        """
+        UPDATE comparison
+           SET state = 'waiting', report_id = NULL, counts = NULL, algorithm = NULL, error = NULL, attempts = 0,
+               claim = NULL, claimed_until = NULL, finished_at = NULL, created_at = %(now)s, ancestors = '{}'
+         WHERE id = %(id)s
+        """,
+        values,
+    )
+
+
+def postpone(tx: Tx, comparison_id: UUID, claim_id: UUID, until: datetime) -> None:
+    """Let nobody take it before then; the attempt does not count."""
+    rows.run(
+        tx,
+        """
+        UPDATE comparison SET state = 'waiting', claim = NULL, claimed_until = %(until)s, attempts = attempts - 1
+         WHERE id = %(id)s AND claim = %(claim)s AND state = 'running'
+        """,
+        {"id": comparison_id, "claim": claim_id, "until": until},
     )
 
 
@@ -62,7 +106,7 @@ def claim(tx: Tx, comparison_id: UUID, claim_id: UUID, now: datetime, until: dat
            AND (c.claimed_until IS NULL OR c.claimed_until < %(now)s)
            AND h.id = c.head_id AND b.id = c.base_id AND h.deletion_id IS NULL AND b.deletion_id IS NULL
         RETURNING c.id, c.head_id, c.base_id, b.number AS base_number, c.state, c.counts, c.algorithm, c.error,
-                  c.report_id, c.created_at, c.finished_at
+                  c.report_id, c.created_at, c.finished_at, c.passed_over, c.ancestors
         """,
         {"id": comparison_id, "claim": claim_id, "now": now, "until": until},
     )
@@ -120,16 +164,31 @@ def living_claims(tx: Tx, claims: list[UUID], now: datetime) -> set[UUID]:
     )
 
 
-def finish(tx: Tx, comparison_id: UUID, report_id: UUID, counts: dict[str, int], algorithm: str, now: datetime) -> None:
+def finish(
+    tx: Tx,
+    comparison_id: UUID,
+    report_id: UUID,
+    counts: dict[str, int],
+    algorithm: str,
+    ancestors: Sequence[int],
+    now: datetime,
+) -> None:
     rows.run(
         tx,
         """
         UPDATE comparison
            SET state = 'done', report_id = %(report)s, counts = %(counts)s, algorithm = %(algorithm)s, error = NULL,
-               claim = NULL, claimed_until = NULL, finished_at = %(now)s
+               claim = NULL, claimed_until = NULL, finished_at = %(now)s, ancestors = %(ancestors)s
          WHERE id = %(id)s
         """,
-        {"id": comparison_id, "report": report_id, "counts": Jsonb(counts), "algorithm": algorithm, "now": now},
+        {
+            "id": comparison_id,
+            "report": report_id,
+            "counts": Jsonb(counts),
+            "algorithm": algorithm,
+            "ancestors": list(ancestors),
+            "now": now,
+        },
     )
 
 
@@ -156,7 +215,8 @@ def add_results(tx: Tx, comparison_id: UUID, results: list[Result]) -> None:
             """
             COPY comparison_image (comparison_id, name, category, head_digest, base_digest, previous_name,
                                    changed_pixels, total_pixels, threshold, head_width, head_height, base_width,
-                                   base_height, reason, detail, mask_id) FROM STDIN
+                                   base_height, reason, detail, mask_id, threshold_from, regions, fingerprint,
+                                   explanation, moved_by) FROM STDIN
             """
         ) as copy,
     ):
@@ -179,6 +239,11 @@ def add_results(tx: Tx, comparison_id: UUID, results: list[Result]) -> None:
                     result.reason,
                     result.detail,
                     result.mask_id,
+                    result.threshold_from,
+                    None if result.regions is None else [list(box) for box in result.regions],
+                    result.fingerprint,
+                    result.explanation,
+                    result.moved_by,
                 )
             )
 
@@ -190,7 +255,7 @@ def newest(tx: Tx, head_id: UUID) -> Comparison | None:
         Comparison,
         """
         SELECT c.id, c.head_id, c.base_id, b.number AS base_number, c.state, c.counts, c.algorithm, c.error,
-               c.report_id, c.created_at, c.finished_at
+               c.report_id, c.created_at, c.finished_at, c.passed_over, c.ancestors
           FROM comparison c JOIN artifact b ON b.id = c.base_id
          WHERE c.head_id = %(head)s AND b.deletion_id IS NULL
          ORDER BY c.created_at DESC, c.id DESC LIMIT 1
@@ -205,10 +270,70 @@ def results(tx: Tx, comparison_id: UUID) -> list[Result]:
         Result,
         """
         SELECT name, category, head_digest, base_digest, previous_name, changed_pixels, total_pixels, threshold,
-               head_width, head_height, base_width, base_height, reason, detail, mask_id
+               head_width, head_height, base_width, base_height, reason, detail, mask_id, threshold_from, regions,
+               fingerprint, explanation, moved_by
           FROM comparison_image WHERE comparison_id = %(id)s ORDER BY name
         """,
         {"id": comparison_id},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a comparison found out about a pair of images, whatever its threshold made of it."""
+
+    head_digest: str
+    base_digest: str
+    changed_pixels: int
+    total_pixels: int
+    head_width: int
+    head_height: int
+    base_width: int
+    base_height: int
+    regions: Sequence[Box] | None
+    fingerprint: str | None
+    explanation: Explanation | None
+    moved_by: int | None
+    mask_id: UUID | None
+
+    @property
+    def head_size(self) -> tuple[int, int]:
+        return self.head_width, self.head_height
+
+    @property
+    def base_size(self) -> tuple[int, int]:
+        return self.base_width, self.base_height
+
+
+def known(tx: Tx, project_id: int, algorithm: str, pairs: Sequence[tuple[str, str]]) -> list[Known]:
+    """Those pairs, head's digest first, that an unmarked comparison of the project decoded with the same algorithm.
+
+    A pair whose mask was withdrawn is not known: its numbers are, but nobody could see what they mean.
+    """
+    return rows.many(
+        tx,
+        Known,
+        """
+        SELECT k.head_digest, k.base_digest, k.changed_pixels, k.total_pixels, k.head_width, k.head_height,
+               k.base_width, k.base_height, k.regions, k.fingerprint, k.explanation, k.moved_by, k.mask_id
+          FROM unnest(%(heads)s::text[], %(bases)s::text[]) AS wanted (head, base),
+               -- One is enough, of however many snapshots that show the same two images.
+               LATERAL (
+                    SELECT i.* FROM comparison_image i
+                      JOIN comparison c ON c.id = i.comparison_id
+                      JOIN artifact h ON h.id = c.head_id JOIN artifact b ON b.id = c.base_id
+                     WHERE i.head_digest = wanted.head AND i.base_digest = wanted.base
+                       AND i.total_pixels IS NOT NULL AND (i.changed_pixels = 0 OR i.mask_id IS NOT NULL)
+                       AND c.state = 'done' AND c.algorithm = %(algorithm)s
+                       AND h.project_id = %(project)s AND h.deletion_id IS NULL AND b.deletion_id IS NULL
+                     LIMIT 1) k
+        """,
+        {
+            "heads": [head for head, _ in pairs],
+            "bases": [base for _, base in pairs],
+            "algorithm": algorithm,
+            "project": project_id,
+        },
     )
 
 

@@ -296,6 +296,11 @@ def preview(tx: Tx, artifact_ids: list[UUID]) -> list[PreviewedBlob]:
                CASE WHEN EXISTS (SELECT FROM snapshot_image i JOIN artifact a ON a.id = i.artifact_id
                                   WHERE i.image_id = b.id AND i.withdrawn_by IS NULL AND a.deletion_id IS NULL
                                     AND a.id <> ALL(%(ids)s)) THEN 'kept_shared'
+                    -- The same two images, compared for others: their mask is the same one.
+                    WHEN EXISTS (SELECT FROM comparison_image m JOIN comparison c ON c.id = m.comparison_id
+                                   JOIN artifact h ON h.id = c.head_id JOIN artifact o ON o.id = c.base_id
+                                  WHERE m.mask_id = b.id AND h.deletion_id IS NULL AND o.deletion_id IS NULL
+                                    AND h.id <> ALL(%(ids)s) AND o.id <> ALL(%(ids)s)) THEN 'kept_shared'
                     WHEN EXISTS (SELECT FROM pin p WHERE p.blob_id = b.id) THEN 'kept_pinned'
                     ELSE 'waiting' END AS outcome
           FROM blob b JOIN named n ON n.blob_id = b.id

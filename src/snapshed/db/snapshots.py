@@ -238,23 +238,6 @@ def images_named(tx: Tx, artifact_id: UUID, names: list[str]) -> list[Image]:
     )
 
 
-def newest_by_commit(
-    tx: Tx, project_id: int, app_id: str, head_sha: str, repo_name: str | None, not_artifact: UUID
-) -> UUID | None:
-    """The newest snapshot of that commit and app: the base of whoever builds on it."""
-    return rows.value(
-        tx,
-        UUID,
-        """
-        SELECT a.id FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
-         WHERE a.project_id = %(project)s AND a.app_id = %(app)s AND a.deletion_id IS NULL AND a.id <> %(not)s
-           AND s.head_sha = %(sha)s AND s.head_repo_name IS NOT DISTINCT FROM %(repo)s
-         ORDER BY a.created_at DESC, a.number DESC LIMIT 1
-        """,
-        {"project": project_id, "app": app_id, "sha": head_sha, "repo": repo_name, "not": not_artifact},
-    )
-
-
 def waiting_heads(
     tx: Tx, project_id: int, app_id: str, base_sha: str, repo_name: str | None, not_artifact: UUID
 ) -> list[UUID]:

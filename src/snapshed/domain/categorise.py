@@ -13,6 +13,7 @@ from typing import Literal
 
 Category = Literal["added", "removed", "changed", "unchanged", "renamed", "skipped", "errored"]
 Size = tuple[int, int]
+ThresholdOrigin = Literal["image", "manifest", "default"]
 
 # How much name similarity may cost, in pairs of characters: about a second for one digest, three for a whole plan.
 # Hundreds of copies of one image (a blank page, a spinner) would otherwise take minutes, and their names tell little.
@@ -47,12 +48,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two different files of one name: both have to be decoded."""
+    """Two different files of one name: both have to be decoded. `threshold` is the one in force, and whose it is."""
 
     name: str
     head: Entry
     base: Entry
     threshold: float
+    threshold_from: ThresholdOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def plan(
         elif max(ours.width, theirs.width) * max(ours.height, theirs.height) > max_pixels:
             outcomes.append(_matched(ours, theirs, "errored", "exceeds_pixel_limit"))
         else:
-            pairs.append(Pair(name, ours, theirs, _threshold(ours, manifest_threshold)))
+            pairs.append(Pair(name, ours, theirs, *_threshold(ours, manifest_threshold)))
     return Plan(
         outcomes=tuple(sorted(outcomes, key=lambda outcome: outcome.name)),
         pairs=tuple(sorted(pairs, key=lambda pair: pair.name)),
@@ -121,11 +123,11 @@ def judge(changed_pixels: int, total_pixels: int, threshold: float) -> Literal["
     return "changed" if changed_pixels / total_pixels > threshold else "unchanged"
 
 
-def _threshold(head: Entry, manifest_threshold: float | None) -> float:
+def _threshold(head: Entry, manifest_threshold: float | None) -> tuple[float, ThresholdOrigin]:
     """The image's own, else its manifest's, else none. The base's thresholds never matter."""
     if head.diff_threshold is not None:
-        return head.diff_threshold
-    return manifest_threshold if manifest_threshold is not None else 0.0
+        return head.diff_threshold, "image"
+    return (0.0, "default") if manifest_threshold is None else (manifest_threshold, "manifest")
 
 
 def _removed(absent: Collection[str], all_names: frozenset[str] | None, *, selective: bool) -> frozenset[str]:

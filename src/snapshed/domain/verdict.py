@@ -19,6 +19,10 @@ BASE_GRACE = timedelta(minutes=10)
 """How long a snapshot whose base is not here yet is said to wait for it, before it is said to have none."""
 
 
+AUTOMATIC = "auto:"
+"""How the actor of an automatic approval begins; the number of the snapshot whose approval it repeats follows."""
+
+
 def awaits_base(base_sha: str | None, created_at: datetime, now: datetime) -> bool:
     """Whether a snapshot without a comparison may still get one: it names a base, and that may be on its way."""
     return base_sha is not None and now - created_at <= BASE_GRACE

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DiffResult", "DiffTask", "Engine", "Reason"]
 
+MOST_PIXELS = 40_000_000
+"""The largest canvas that is compared; an image is refused above it before it is decoded."""
+SECONDS_PER_PAIR = 60.0
+MEMORY_PER_CHILD = 2 * 2**30
+
 # How many pairs wait with each child: enough to keep it busy, few enough that a caller may produce them one by one.
 _AHEAD = 2
 # How often a pair may meet a pool that breaks around it before we believe that the pair breaks the pool.
@@ -41,9 +46,9 @@ class Engine:
     Children are started by the first pair and replaced when they die. May be shared by threads.
     """
 
-    # Two masks are comparable only if this string is the same: library and version, anti-aliasing, colour threshold,
-    # and our own revision of what is handed over.
-    ALGORITHM = f"blazediff-{importlib.metadata.version('blazediff')}/aa/0.01/1"
+    # Two results are comparable only if this string is the same: library and version, anti-aliasing, colour threshold,
+    # and our own revision of what is handed over and what is told about a change.
+    ALGORITHM = f"blazediff-{importlib.metadata.version('blazediff')}/aa/0.01/2"
 
     def __init__(self, *, workers: int, seconds_per_pair: float, memory_bytes: int, max_pixels: int) -> None:
         self._workers = workers
@@ -52,6 +57,16 @@ class Engine:
         self._lock = threading.Lock()
         self._crew: _Crew | None = None
         self._closed = False
+
+    @classmethod
+    def on_this_machine(cls) -> Self:
+        """An engine with a child a core, and the limits that hold on servers and on developers' machines alike."""
+        return cls(
+            workers=max(1, os.cpu_count() or 1),
+            seconds_per_pair=SECONDS_PER_PAIR,
+            memory_bytes=MEMORY_PER_CHILD,
+            max_pixels=MOST_PIXELS,
+        )
 
     def diff(self, tasks: Iterable[DiffTask]) -> Iterator[DiffResult]:
         """One result for each task, in order of completion. Tasks are taken from the iterable only as they are needed.

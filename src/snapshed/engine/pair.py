@@ -12,6 +12,8 @@ import blazediff  # pyright: ignore[reportMissingTypeStubs]: the wheel ships non
 import numpy as np
 from PIL import Image
 
+from snapshed.domain import shifts
+from snapshed.engine import regions
 from snapshed.engine.decode import Source, Undecodable
 from snapshed.engine.tasks import DiffResult, DiffTask
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from snapshed.domain.report import Explanation
     from snapshed.engine.decode import Pixels
     from snapshed.engine.exchange import Exchange
 
@@ -64,16 +67,35 @@ def compare(task: DiffTask, exchange: Exchange, max_pixels: int) -> DiffResult:
         return DiffResult(task.name, reason="image_processing_failed", detail=str(error))
     try:
         mask = changed(after, before, exchange)
+        count = int(np.count_nonzero(mask)) if mask is not None else 0
+        if mask is None or not count:
+            reason = "identical" if mask is None else _unseen(after, before, exchange)
+            return DiffResult(task.name, 0, width * height, head.size, base.size, explanation=reason)
     finally:
         exchange.clear()
-    count = int(np.count_nonzero(mask)) if mask is not None else 0
-    if mask is not None and count:
-        _write(mask, task.mask)
-    return DiffResult(task.name, count, width * height, head.size, base.size, mask_written=count > 0)
+    _write(mask, task.mask)
+    shown, was = _words(after), _words(before)
+    boxes = regions.regions(mask)
+    moved_by = _moved_by(shown, was, mask, min(head.size[1], base.size[1]))
+    return DiffResult(
+        task.name,
+        count,
+        width * height,
+        head.size,
+        base.size,
+        mask_written=True,
+        regions=tuple(boxes),
+        fingerprint=regions.fingerprint(mask, shown, was, boxes),
+        explanation=None if moved_by is None else "moved",
+        moved_by=moved_by,
+    )
 
 
-def changed(after: Pixels, before: Pixels, exchange: Exchange, *, narrow: bool = True) -> Flags | None:
-    """The pixels of the canvas that differ to the eye, or None when not even a byte differs.
+def changed(
+    after: Pixels, before: Pixels, exchange: Exchange, *, narrow: bool = True, antialiasing: bool = True
+) -> Flags | None:
+    """The pixels of the canvas that differ to the eye, or None when not even a byte differs. With `antialiasing`, those
+    that only smooth an edge otherwise do not count.
 
     Only the rows and columns near a differing pixel are handed over, closed up: around each differing pixel nothing
     moves within MARGIN, so every verdict is the one the whole canvas would get.
@@ -95,9 +117,39 @@ def changed(after: Pixels, before: Pixels, exchange: Exchange, *, narrow: bool =
         small_head, small_base = (np.compress(columns, image[rows], axis=1) for image in (head, base))
         if _is_opaque(small_head) and _is_opaque(small_base):
             mask = np.zeros((height, width), np.bool_)
-            mask[np.ix_(rows, columns)] = _judged(small_head, small_base, exchange)
+            mask[np.ix_(rows, columns)] = _judged(small_head, small_base, exchange, antialiasing=antialiasing)
             return mask
-    return _judged(head, base, exchange)
+    return _judged(head, base, exchange, antialiasing=antialiasing)
+
+
+def _unseen(after: Pixels, before: Pixels, exchange: Exchange) -> Explanation:
+    """Why pixels that differ do not count: asked again without regard to edges, which only such a pair costs."""
+    mask = changed(after, before, exchange, antialiasing=False)
+    return "antialiasing" if mask is not None and mask.any() else "imperceptible"
+
+
+def _moved_by(head: NDArray[np.uint32], base: NDArray[np.uint32], mask: Flags, common_height: int) -> int | None:
+    """By how many rows the content moved, if that is all that happened between the first and last changed pixel.
+
+    Only the changed rows and columns are looked at, so that what stays beside or around the moved part plays no role.
+    Where one image is longer, every column differs from nothing; there the columns that changed above count.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask[:common_height].any(axis=0))
+    if not columns.size:
+        return None
+    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    ours, theirs = (np.ascontiguousarray(image[part]) for image in (head, base))
+    beside = head[rows[0] - 1 : rows[0], part[1]] if rows[0] else head[rows[-1] + 1 : rows[-1] + 2, part[1]]
+    by = shifts.moved_by(_row_numbers(ours), _row_numbers(theirs), next(iter(_row_numbers(beside)), None))
+    if by is None:
+        return None
+    stayed = (ours[by:], theirs[:-by]) if by > 0 else (ours[:by], theirs[-by:])
+    return by if np.array_equal(*stayed) else None
+
+
+def _row_numbers(image: NDArray[np.uint32]) -> list[int]:
+    return [hash(row.tobytes()) for row in image]
 
 
 def _named(side: str, path: Path) -> Source:
@@ -142,7 +194,7 @@ def _is_opaque(image: NDArray[np.uint32]) -> bool:
     return bool(np.bitwise_and.reduce(image, axis=None) >= _OPAQUE)
 
 
-def _judged(head: NDArray[np.uint32], base: NDArray[np.uint32], exchange: Exchange) -> Flags:
+def _judged(head: NDArray[np.uint32], base: NDArray[np.uint32], exchange: Exchange, *, antialiasing: bool) -> Flags:
     """The library's verdict on every pixel; anti-aliased ones are yellow in its mask, and do not count."""
     _hand_over(head, exchange.head)
     _hand_over(base, exchange.base)
@@ -151,7 +203,7 @@ def _judged(head: NDArray[np.uint32], base: NDArray[np.uint32], exchange: Exchan
         str(exchange.head),
         str(exchange.mask),
         threshold=COLOUR_THRESHOLD,
-        antialiasing=True,
+        antialiasing=antialiasing,
         diff_mask=True,
         compression=1,  # the default level costs three times as much; nobody keeps this file
     )

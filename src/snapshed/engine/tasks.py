@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from snapshed.domain.report import Box, Explanation
+
 Reason = Literal["exceeds_pixel_limit", "image_processing_failed", "timed_out", "crashed"]
 
 
@@ -24,7 +26,11 @@ class DiffTask:
 
 @dataclass(frozen=True, slots=True)
 class DiffResult:
-    """What is known about a pair. With a `reason` it was not compared; sizes not known are (0, 0)."""
+    """What is known about a pair. With a `reason` it was not compared; sizes not known are (0, 0).
+
+    `regions`, boxes on the canvas, and `fingerprint` are there when pixels changed, `moved_by` (rows, down if positive)
+    when moving is what explains it.
+    """
 
     name: str
     changed_pixels: int = 0
@@ -34,6 +40,10 @@ class DiffResult:
     mask_written: bool = False
     reason: Reason | None = None
     detail: str | None = None
+    regions: tuple[Box, ...] = ()
+    fingerprint: str | None = None
+    explanation: Explanation | None = None
+    moved_by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from snapshed.db import access, blobs, comparisons, outbox, sessions, snapshots
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, sessions, snapshots
 from snapshed.db.access import Project
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
@@ -18,6 +18,7 @@ from snapshed.db.pool import Tx
 from snapshed.db.sessions import Session
 from snapshed.db.snapshots import Decision, Image, Listed, Snapshot
 from snapshed.domain import ids, manifest
+from snapshed.domain.ancestry import PassedOver
 from snapshed.domain.manifest import Manifest
 from snapshed.domain.report import Result
 from snapshed.errors import Conflict, MissingImages, NotFound, SessionOver, SnapshedError
@@ -193,23 +194,28 @@ def _start_comparisons(resources: Resources, tx: Tx, project: Project, wanted: M
     """Compare with the base if it is here, and be the base of those that wait for this commit."""
     commit = wanted.commit
     snapshots.lock_commits(tx, project.id)
-    pairs: list[tuple[UUID, UUID]] = []
+    pairs: list[tuple[UUID, UUID, tuple[PassedOver, ...]]] = []
     if commit.base_sha:
         repo = commit.base_repo_name or commit.head_repo_name
-        base = snapshots.newest_by_commit(tx, project.id, wanted.app_id, commit.base_sha, repo, artifact_id)
-        if base is not None:
-            pairs.append((artifact_id, base))
+        choice = ancestry.choice(tx, project.id, artifact_id, wanted.app_id, commit.base_sha, repo)
+        if choice.base_id is not None:
+            pairs.append((artifact_id, choice.base_id, choice.passed_over))
     if commit.head_sha:
         heads = snapshots.waiting_heads(
             tx, project.id, wanted.app_id, commit.head_sha, commit.head_repo_name, artifact_id
         )
-        pairs += [(head, artifact_id) for head in heads]
+        # They ask for the same commit, app and repository, so that all of them pass over the same ones.
+        repo = commit.head_repo_name
+        passed = (
+            ancestry.choice(tx, project.id, None, wanted.app_id, commit.head_sha, repo).passed_over if heads else ()
+        )
+        pairs += [(head, artifact_id, passed) for head in heads]
     # All at once and in id order, as deletions lock them.
-    unmarked = set(snapshots.lock_unmarked_of(tx, sorted({side for pair in pairs for side in pair})))
-    for head_id, base_id in pairs:
+    unmarked = set(snapshots.lock_unmarked_of(tx, sorted({side for pair in pairs for side in pair[:2]})))
+    for head_id, base_id, passed_over in pairs:
         if not {head_id, base_id} <= unmarked:
             continue  # a deletion was faster; a new upload of that side starts the comparison again
-        comparison_id = comparisons.add(tx, resources.new_id(), head_id, base_id, resources.now())
+        comparison_id = comparisons.add(tx, resources.new_id(), head_id, base_id, passed_over, resources.now())
         if comparison_id is not None:
             resources.queue.defer(tx, "compare", {"comparison_id": str(comparison_id)})
 
@@ -229,6 +235,7 @@ class Details:
     base: Snapshot | None
     base_images: list[Image]
     decisions: list[Decision]
+    passed_over: tuple[PassedOver, ...]
 
 
 def find(resources: Resources, project_ids: list[int], number: int) -> Snapshot:
@@ -262,7 +269,15 @@ def details(resources: Resources, project_ids: list[int], number: int) -> Detail
             base=base,
             base_images=snapshots.images_named(tx, base.artifact_id, spoken_of) if base and spoken_of else [],
             decisions=snapshots.decisions(tx, snapshot.artifact_id),
+            passed_over=_passed_over(tx, snapshot, comparison),
         )
+
+
+def _passed_over(tx: Tx, snapshot: Snapshot, comparison: Comparison | None) -> tuple[PassedOver, ...]:
+    """As it was when the base was chosen; without a comparison, as it would be now."""
+    if comparison is not None:
+        return tuple(PassedOver(one["number"], one["reason"]) for one in comparison.passed_over)
+    return ancestry.base_of(tx, snapshot).passed_over
 
 
 @dataclass(frozen=True, slots=True)
