@@ -100,7 +100,7 @@ def test_a_claim_looks_for_due_tombstones_once(world: World, monkeypatch: pytest
     now = world.clock() + timedelta(days=1)
     monkeypatch.setattr(rows, "many", explained)
     with world.resources.database.transaction() as tx:
-        claimed = tombstones.claim_tombstones(tx, uuid4(), now, now + timedelta(seconds=15), 100)
+        claimed = tombstones.claim_tombstones(tx, uuid4(), now, now + timedelta(seconds=15), 100, again=False)
 
     assert len(claimed) == 100
     looked = [node["Actual Loops"] for node in nodes(plans[0]) if node["Node Type"] == "LockRows"]
