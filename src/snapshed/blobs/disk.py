@@ -27,6 +27,9 @@ _RESERVE_BYTES = 256 * 1024
 """Room kept for journal entries, some 60 of them with the blocks they take. Without an entry nothing is removed, and
 without a removal a full disk stays full."""
 
+_HALF = re.compile(r"(.+)#\d+")
+"""What the library calls a file while it writes it."""
+
 
 class DiskStore(Store):
     """A folder. Puts go one after the other (a disk gains nothing from threads) and are synced once per call."""
