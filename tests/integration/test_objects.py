@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fixtures.s3 import S3
@@ -15,15 +16,16 @@ from fixtures.world import World, a_world
 from test_blobs import settings_of
 from test_races import in_background, until, waits_for_a_lock
 
+from snapshed.blobs import Item
 from snapshed.db import objects as rows
 from snapshed.db import sessions
-from snapshed.domain import metadata
+from snapshed.domain import keys, metadata
 from snapshed.domain.metadata import Described
-from snapshed.domain.namespaces import Place
+from snapshed.domain.namespaces import OBJECTS_ORG, OBJECTS_PROJECT, Place
 from snapshed.domain.ranges import Span
 from snapshed.errors import Busy, NotFound, StoreUnavailable
 from snapshed.failpoints import Failpoints
-from snapshed.work import objects
+from snapshed.work import objects, repair
 from snapshed.work.objects import Completion, NewObject, Until
 
 HERE = Place("testing", "org=1")
@@ -381,6 +383,18 @@ def test_a_lost_object_is_nobodys_to_read_and_a_second_put_heals_it(world: World
     assert read(world, "lost") == b"lost"
     world.tidy()
     assert len(world.files()) == 1
+    assert world.disagreements() == []
+
+
+def test_bytes_that_no_row_explains_are_mended_where_objects_live_too(world: World) -> None:
+    put(world, "named", b"named")
+    orphan = keys.storage_key(1, OBJECTS_ORG, OBJECTS_PROJECT, hashlib.sha256(b"orphan").hexdigest(), uuid4())
+    world.resources.store.put([Item(orphan, b"orphan")])
+    found = world.disagreements()
+    assert [(item.kind, item.key) for item in found] == [("orphan", orphan)]
+    repair.mend(world.resources, found, confirmed=False)
+    world.tidy()
+    assert world.stored(b"orphan", b"named") == {b"named"}
     assert world.disagreements() == []
 
 

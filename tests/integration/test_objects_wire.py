@@ -89,6 +89,7 @@ REFUSED = {
     "a token that ends at no number": (lambda key: key.token(exp=float("nan")), 401),
     "a token that begins later": (lambda key: key.token(nbf=2**40), 401),
     "a wildcard among its scopes": (lambda key: key.token(scopes={"org": "*"}), 403),
+    "a wildcard beside what it needs": (lambda key: key.token(scopes={"org": "1", "project": "*"}), 403),
     "a wildcard as its use case": (lambda key: key.token(use_case="*"), 403),
     "no use case": (lambda key: key.token(res={"org": "1"}), 401),
     "a scope that is no text": (lambda key: key.token(scopes={"org": 1}), 401),

@@ -12,6 +12,7 @@ DELETION, RACES, SCHEMA = "test_deletion.py", "test_races.py", "test_schema.py"
 FAILURES, LYING = "test_failures.py", "test_lying_store.py"
 WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commits.py"
 FROZEN = "test_frozen.py"
+OBJECTS, OBJECTS_WIRE = "test_objects.py", "test_objects_wire.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,5 +414,55 @@ GUARDS = (
         "                 WHERE a.deletion_id IS NULL\n",
         "",
         (FAILURES,),
+    ),
+    # --- Objects -----------------------------------------------------------------------------------------------------
+    Guard(
+        "nobody reads an object that has expired",
+        "db/objects.py",
+        "           AND (o.expires_at IS NULL OR o.expires_at > %(now)s)\n           AND b.lost_at IS NULL\n",
+        "           AND b.lost_at IS NULL\n",
+        (OBJECTS,),
+    ),
+    Guard(
+        "a replaced object's bytes are let go of",
+        "db/migrations/0005_objects.sql",
+        "     WHERE NOT EXISTS (SELECT FROM come c WHERE c.blob_id = g.blob_id);\n",
+        "     WHERE false;\n",
+        (OBJECTS,),
+    ),
+    Guard(
+        "a reader who saw an earlier object does not push the end of the next",
+        "db/objects.py",
+        "                ON s.key = o.key AND s.expires_at = o.expires_at\n",
+        "                ON s.key = o.key\n",
+        (OBJECTS,),
+    ),
+    Guard(
+        "a key's patterns bound what it signs",
+        "domain/key_tokens.py",
+        "    if not any(namespaces.matches(pattern, scopes) for pattern in grant.key.scopes):\n",
+        "    if False:\n",
+        (OBJECTS_WIRE,),
+    ),
+    Guard(
+        "a key's permissions bound what it signs",
+        "domain/key_tokens.py",
+        "KeyGrant(key, permissions & frozenset(key.permissions), use_case, scopes)",
+        "KeyGrant(key, permissions, use_case, scopes)",
+        (OBJECTS_WIRE,),
+    ),
+    Guard(
+        "a token carries no wildcard",
+        "domain/key_tokens.py",
+        "    if namespaces.ANY in (use_case, *scopes.values()):\n",
+        "    if False:\n",
+        (OBJECTS_WIRE,),
+    ),
+    Guard(
+        "a revoked key is no key",
+        "db/keys.py",
+        'WHERE kid = %(kid)s AND revoked_at IS NULL\n        """,\n        {"kid": kid},',
+        'WHERE kid = %(kid)s\n        """,\n        {"kid": kid},',
+        (OBJECTS_WIRE,),
     ),
 )
