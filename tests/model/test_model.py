@@ -31,7 +31,9 @@ def test_a_promise_breaks_without_its_guard(run: Run) -> None:
     assert verdict.path, "and the way there can be read"
 
 
-@pytest.mark.parametrize("model", {run.model for run in RUNS}, ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", sorted({run.model for run in RUNS}, key=lambda model: model.__name__), ids=lambda model: model.__name__
+)
 def test_every_guard_is_taken_away_by_some_search(model: type[Model]) -> None:
     taken = {guard for run in RUNS if run.model is model for guard in run.without}
     assert taken == model.GUARDS.keys()
