@@ -233,6 +233,14 @@ ROUTES = [
         template="/api/0/organizations/{org}/preprodartifacts/builds/{number}/",
     ),
     Route(
+        "compare again",
+        "POST",
+        lambda at: f"{at.project.snapshot_path(at.snapshot)}recompare/",
+        "admin",
+        400,  # it names no base commit
+        template="/api/0/organizations/{org}/preprodartifacts/snapshots/{number}/recompare/",
+    ),
+    Route(
         "hold",
         "POST",
         lambda at: at.project.holds_path,
@@ -309,7 +317,7 @@ def test_scopes_add_up(service: Service, target: Target) -> None:
     told = {route.name: ask(route, target, token).status_code for route in ROUTES}
     refused = {name for name, status in told.items() if status == 403}
     assert refused == {
-        "preview", "preview by project", "preview of a withdrawal", "urgent", "delete a held build", "hold"
+        "preview", "preview by project", "preview of a withdrawal", "urgent", "delete a held build", "hold", "compare again"
     }  # fmt: skip
 
 

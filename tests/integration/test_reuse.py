@@ -158,6 +158,7 @@ def test_what_only_a_marked_snapshot_shows_is_not_taken_over(world: World, engin
             [deletion_id, world.project.org_id],
         )
         tx.execute("UPDATE artifact SET deletion_id = %s WHERE number = %s", [deletion_id, head])
+        assert not comparisons.known(tx, world.project.id, Engine.ALGORITHM, [(digest(HEAD), digest(BASE))])
     _, again = a_pair(world, engine, SECOND, SECOND_NEXT)
     assert engine.asked == ["a.png", "a.png"]
     assert results(world, again)["a.png"].mask_id is not None

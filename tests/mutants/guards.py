@@ -12,6 +12,7 @@ DELETION, RACES, SCHEMA = "test_deletion.py", "test_races.py", "test_schema.py"
 FAILURES, LYING = "test_failures.py", "test_lying_store.py"
 WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commits.py"
 FROZEN = "test_frozen.py"
+REUSE, BASES = "test_reuse.py", "test_bases.py"
 OBJECTS, OBJECTS_WIRE = "test_objects.py", "test_objects_wire.py"
 
 
@@ -79,10 +80,39 @@ GUARDS = (
     ),
     Guard(
         "the next claim condemns what a dead worker had announced",
-        "work/compare.py",
+        "work/compare/__init__.py",
         "    tombstones.condemn_pending(tx, tombstones.pending_of_comparison(tx, comparison_id), now, settled=False)\n",
         "",
         (FROZEN,),
+    ),
+    Guard(
+        "a mask to be shared is looked at again in the commit",
+        "work/compare/__init__.py",
+        "    if gone := set(shared) - blobs.lock_named(tx, sorted(shared)):\n        raise _MasksGone(gone)\n",
+        "",
+        (REUSE,),
+    ),
+    Guard(
+        "what only a marked snapshot shows is not taken over",
+        "db/comparisons.py",
+        "                       AND h.project_id = %(project)s AND h.deletion_id IS NULL AND b.deletion_id IS NULL\n",
+        "                       AND h.project_id = %(project)s\n",
+        (REUSE,),
+    ),
+    Guard(
+        "a result whose mask was withdrawn is not taken over",
+        "db/comparisons.py",
+        " AND (i.changed_pixels = 0 OR i.mask_id IS NOT NULL)\n",
+        "\n",
+        (REUSE,),
+    ),
+    Guard(
+        "of an inherited image no mask is kept",
+        "work/compare/decoding.py",
+        "yield replace(report.decoded(pair, found, None), detail=told)",
+        "yield replace(report.decoded(pair, found, mask_id), detail=told)",
+        (BASES,),
+        ((" and done.name not in self._sides.inherited:", ":"),),
     ),
     # --- T4: commit ----------------------------------------------------------------------------------------------------
     Guard(
