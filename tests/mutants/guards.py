@@ -79,7 +79,7 @@ GUARDS = (
     ),
     Guard(
         "the next claim condemns what a dead worker had announced",
-        "work/compare.py",
+        "work/compare/__init__.py",
         "    tombstones.condemn_pending(tx, tombstones.pending_of_comparison(tx, comparison_id), now, settled=False)\n",
         "",
         (FROZEN,),
