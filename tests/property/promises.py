@@ -286,7 +286,9 @@ class Promises:
         world, history = self._world, self._history
         assert [d for d in history.deletions.values() if not d.is_complete] == [], "I10: a deletion never completes"
         stored = self._store.stored()
-        assert stored == self._kept(), "I3: at rest the store has what live snapshots need, and nothing else"
+        kept = self._kept()
+        assert self._told(stored - kept) == [], "I3: at rest something is stored that no live snapshot needs"
+        assert self._told(kept - stored) == [], "I3: at rest something is not stored that a live snapshot needs"
         rows = self._rows.execute("SELECT storage_key FROM blob").fetchall()
         assert {key for (key,) in rows} == stored, "I3: at rest every row has its object"
         images = sorted(key.rsplit("/", 1)[-1].split(".")[0] for key in stored)
@@ -305,3 +307,14 @@ class Promises:
             assert verified.signed, "a receipt is not signed"
             assert verified.standing == [], "a receipt says gone of what stands"
             self._balances(world.receipt(deletion_id))
+
+    def _told(self, keys_: set[str]) -> list[Any]:
+        """What the rows say about some keys, for whoever reads a failure."""
+        return self._rows.execute(
+            """
+            SELECT k.key, b.kind, b.state, b.made_of, t.kind, t.not_final_before
+              FROM unnest(%s::text[]) k (key)
+              LEFT JOIN blob b ON b.storage_key = k.key LEFT JOIN tombstone t ON t.storage_key = k.key
+            """,
+            [sorted(keys_)],
+        ).fetchall()
