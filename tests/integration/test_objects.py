@@ -237,7 +237,7 @@ def test_a_put_whose_session_is_over_before_it_is_named_is_refused_and_leaves_no
 def test_a_store_that_fails_leaves_the_old_object_and_no_session(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     put(world, "key", b"old")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StoreUnavailable("The store does not answer as it should.")
 
     with monkeypatch.context() as context:
