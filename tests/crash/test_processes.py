@@ -24,6 +24,9 @@ pytestmark = pytest.mark.crash
 
 T = TypeVar("T")
 
+PATIENT = {"SNAPSHED_SESSION_TTL": "20s"}
+"""A session outlives the time in which the database or the store is started again."""
+
 
 # --- Servers ---------------------------------------------------------------------------------------------------------
 
@@ -162,6 +165,7 @@ def test_a_worker_killed_again_and_again_under_load_is_started_again_and_every_d
 def test_a_database_killed_under_load_comes_back_and_nothing_is_lost(installation: Installation) -> None:
     """PostgreSQL is killed twice in the middle of uploads and deletions. For a while requests are answered 503 and may
     be repeated; then it is running again, and everything that was answered before, between and after is so."""
+    installation.settings |= PATIENT
     server = installation.serve()
     with under_load(server) as load:
         for _ in range(2):
@@ -200,6 +204,7 @@ def test_an_s3_server_killed_under_load_comes_back_and_nothing_is_lost(installat
             "SNAPSHED_STORE_ENDPOINT": store.endpoint,
             "SNAPSHED_STORE_ACCESS_KEY_ID": ACCESS,
             "SNAPSHED_STORE_SECRET_ACCESS_KEY": SECRET,
+            **PATIENT,
         }
         server = installation.serve()
         with under_load(server) as load:
