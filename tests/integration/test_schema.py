@@ -19,7 +19,7 @@ def forgotten(tx: Tx) -> list[str]:
     """
     found = tx.execute(
         """
-        SELECT r.relname AS table_name, a.attname AS column_name, c.confdeltype = 'a' AS is_kept,
+        SELECT r.relname AS table_name, a.attname AS column_name, c.confdeltype IN ('a', 'r') AS is_kept,
                ARRAY(SELECT u.view_name::text FROM information_schema.view_column_usage u
                       WHERE u.table_name = r.relname AND u.column_name = a.attname) AS views,
                ARRAY(SELECT CASE WHEN t.tgtype & 8 > 0 THEN 'DELETE' ELSE 'UPDATE' END
@@ -144,7 +144,7 @@ def test_two_live_images_of_one_digest_cannot_exist_in_a_project(world: World) -
 
 def test_a_blob_that_is_named_cannot_be_deleted(world: World) -> None:
     world.upload({"one.png": b"image"})
-    with pytest.raises(psycopg.errors.ForeignKeyViolation), world.resources.database.transaction() as tx:
+    with pytest.raises(psycopg.errors.RestrictViolation), world.resources.database.transaction() as tx:
         tx.execute("DELETE FROM blob WHERE kind = 'image'")
 
 

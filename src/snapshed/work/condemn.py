@@ -19,7 +19,7 @@ def condemn(resources: Resources) -> int:
     """One pass over the oldest candidates. Returns how many candidates were settled, one way or the other."""
     try:
         settled = resources.database.run(lambda tx: _pass(resources, tx, _PASS))
-    except pg.ForeignKeyViolation:
+    except (pg.ForeignKeyViolation, pg.RestrictViolation):  # the second from PostgreSQL 18 on
         # Somebody named a blob between our second look and the delete. The key has judged; of a smaller pass most
         # get through, and the one in question is seen referenced next time.
         settled = resources.database.run(lambda tx: _pass(resources, tx, 1))
