@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +74,19 @@ READY = "Snapshed is ready at "
 
 
 def cpu_seconds(mark: str) -> float:
-    """Processor time of every process whose command line contains `mark`, of their descendants, and of those of their
-    children that have ended. Zero where there is no /proc."""
+    """Processor time of every process whose command line contains `mark`, and of all they started. Zero where there is
+    no /proc."""
+    return _seconds(lambda number, command: mark in command and number != os.getpid())
+
+
+def own_cpu_seconds() -> float:
+    """Processor time of this process and of all it started. Zero where there is no /proc."""
+    return _seconds(lambda number, _: number == os.getpid())
+
+
+def _seconds(is_root: Callable[[int, str], bool]) -> float:
+    """Processor time of the processes chosen by number and command line, of their descendants, and of those of their
+    children that have ended."""
     parents: dict[int, int] = {}
     used: dict[int, int] = {}
     family: set[int] = set()
@@ -88,7 +99,7 @@ def cpu_seconds(mark: str) -> float:
         number = int(folder.name)
         parents[number] = int(fields[1])
         used[number] = sum(map(int, fields[11:15]))
-        if mark in command and number != os.getpid():
+        if is_root(number, command):
             family.add(number)
     grown = True
     while grown:

@@ -91,7 +91,7 @@ def diff(
     if not base.files and not head.files:
         raise Invalid(f"There are no PNG or JPEG files in {base_dir} and {head_dir}; nothing was compared.")
     plan = planned(base, head, diff_threshold=diff_threshold, selective=selective)
-    with _folder_for_masks(out, (base_dir, head_dir)) as masks, Engine.on_this_machine() as engine:
+    with _folder_for_masks(out, (base_dir, head_dir)) as masks, Engine.on_this_machine(len(plan.pairs)) as engine:
         compared = compare(engine, base, head, plan, masks, output)
         document: dict[str, Any] = {
             "base_dir": str(base_dir),

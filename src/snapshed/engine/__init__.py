@@ -33,6 +33,7 @@ MOST_PIXELS = 40_000_000
 """The largest canvas that is compared; an image is refused above it before it is decoded."""
 SECONDS_PER_PAIR = 60.0
 MEMORY_PER_CHILD = 2 * 2**30
+PAIRS_WORTH_A_CHILD = 10
 
 # How many pairs wait with each child: enough to keep it busy, few enough that a caller may produce them one by one.
 _AHEAD = 2
@@ -59,10 +60,12 @@ class Engine:
         self._closed = False
 
     @classmethod
-    def on_this_machine(cls) -> Self:
-        """An engine with a child a core, and the limits that hold on servers and on developers' machines alike."""
+    def on_this_machine(cls, pairs: int | None = None) -> Self:
+        """An engine with a child a core, and the limits that hold on servers and on developers' machines alike. Who knows
+        that there are few `pairs` gets fewer children: starting one costs as much as comparing some twenty."""
+        children = max(1, os.cpu_count() or 1)
         return cls(
-            workers=max(1, os.cpu_count() or 1),
+            workers=children if pairs is None else max(1, min(children, pairs // PAIRS_WORTH_A_CHILD)),
             seconds_per_pair=SECONDS_PER_PAIR,
             memory_bytes=MEMORY_PER_CHILD,
             max_pixels=MOST_PIXELS,
