@@ -84,6 +84,21 @@ def own_cpu_seconds() -> float:
     return _seconds(lambda number, _: number == os.getpid())
 
 
+def peak_bytes(mark: str) -> dict[str, int]:
+    """The most memory that each process whose command line contains `mark` has held at once, by its command and pid."""
+    found: dict[str, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            lines = (folder / "status").read_text().splitlines()
+            for line in lines:
+                if mark in command and line.startswith("VmHWM:"):
+                    found[f"{command.partition(' --data')[0].rpartition(' ')[2]} {folder.name}"] = (
+                        int(line.split()[1]) * 1024
+                    )
+    return found
+
+
 def _seconds(is_root: Callable[[int, str], bool]) -> float:
     """Processor time of the processes chosen by number and command line, of their descendants, and of those of their
     children that have ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw
@@ -12,12 +13,20 @@ from PIL import Image, ImageChops, ImageDraw
 SAMPLES = Path(__file__).parents[1] / "src" / "snapshed" / "samples" / "base"
 PAGES = sorted(path for path in SAMPLES.rglob("*.png") if "components" not in path.parts)
 
+CARD = (0, 0, 320, 240)
+"""The part of a page that a small component would be."""
+
 Change = Callable[[Image.Image, random.Random], Image.Image]
+
+
+@cache
+def _page(number: int) -> Image.Image:
+    return Image.open(PAGES[number]).convert("RGB")
 
 
 def marked(number: int) -> Image.Image:
     """One of the sample pages with a row of small squares that no other number has."""
-    image = Image.open(PAGES[number % len(PAGES)]).convert("RGB")
+    image = _page(number % len(PAGES)).copy()
     draw = ImageDraw.Draw(image)
     for bit in range(20):
         shade = 40 if number >> bit & 1 else 215
@@ -65,8 +74,11 @@ def redrawn(image: Image.Image, dice: random.Random) -> Image.Image:
 USUAL: Sequence[Change] = (reworded, recoloured, reworded, pushed_down, recoloured, reworded, reworded, redrawn)
 
 
-def folders(place: Path, images: int, changed: int, seed: int = 1) -> tuple[Path, Path]:
-    """A folder of `images` pages and another in which `changed` of them changed. The others are byte for byte the same."""
+def folders(
+    place: Path, images: int, changed: int, seed: int = 1, box: tuple[int, int, int, int] | None = None
+) -> tuple[Path, Path]:
+    """A folder of `images` pages, or of that part of each, and another in which `changed` of them changed. The others are
+    byte for byte the same."""
     dice = random.Random(seed)
     base, head = place / "base", place / "head"
     base.mkdir(parents=True)
@@ -74,7 +86,7 @@ def folders(place: Path, images: int, changed: int, seed: int = 1) -> tuple[Path
     chosen = set(dice.sample(range(images), changed))
     for number in range(images):
         name = f"page-{number:05}.png"
-        image = marked(number)
+        image = marked(number) if box is None else marked(number).crop(box)
         image.save(base / name, compress_level=1)
         if number in chosen:
             USUAL[number % len(USUAL)](image, dice).save(head / name, compress_level=1)
