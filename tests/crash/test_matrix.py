@@ -14,18 +14,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import httpx
+import objectstore_client
 import pytest
+import urllib3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fixtures.pictures import Picture, manifest, picture
 from fixtures.server import Installation, Server, leftovers, settled, wait_until
 from fixtures.wire import Client, Session, deletion_of, expect
+from objectstore_client.auth import SecretKey
 
 from snapshed import failpoints
+from snapshed.domain import grants
 
 pytestmark = pytest.mark.crash
 
-Kind = Literal["http", "worker"]
+Kind = Literal["http", "worker", "command"]
 
 SAME, BEFORE, AFTER = picture("same"), picture("before"), picture("after")
 BASE = {"same.png": SAME, "changed.png": BEFORE, "removed.png": picture("removed")}
@@ -457,6 +463,49 @@ def a_build_breaks_off_before_it_is_answered(stage: Stage, failpoint: str) -> No
     receipt = expect(stage.client.order(project="main", everything=True), 202)
     assert receipt["rows"]["builds"] == (2 if failpoint == "snapshot.committed" else 1)
     assert stage.client.builds_file(build).status_code == 404
+
+
+@told("command", "deletion.marked")
+def a_repair_dies_over_an_object_that_no_row_explains(stage: Stage, failpoint: str) -> None:
+    """Somebody copies a file into the store. The repair that found it dies just after writing it down as released; what
+    is written down is carried out, and the file goes with a receipt of its own."""
+    stage.open()
+    stage.upload()
+    known = next(stage.installation.data.joinpath("objects").rglob(f"{SAME.digest}.*"))
+    copy = known.with_name(f"{'0' * 64}.{uuid4()}")
+    copy.write_bytes(b"not ours")
+    stage.installation.repair(failpoint=f"{failpoint}=kill").assert_killed_at(failpoint)
+    assert copy.exists()
+    stage.open(worker=True)
+    wait_until(lambda: not copy.exists(), 30, "the removal of the file")
+    (receipt,) = stage.client.deletions()
+    wait_until(lambda: stage.client.receipt(receipt["id"])["state"] == "complete", 60, "the receipt of the repair")
+
+
+@told("http", "upload.announced", "upload.stored", "upload.finalised")
+def an_object_breaks_off_and_is_sent_again(stage: Stage, failpoint: str) -> None:
+    """A program stores an object of its own over the same door, in place of an older one, and the connection breaks. It
+    reads the old one whole or the new one whole; it sends the new one again and reads that; and when it removes it,
+    nothing of any attempt stays."""
+    stage.open()
+    private, public = grants.key_pair(Ed25519PrivateKey.generate())
+    stage.installation.register_key("programs", public)
+
+    def reports() -> objectstore_client.Session:
+        client = objectstore_client.Client(stage.client.address, token=SecretKey("programs", private), retries=0)
+        return client.session(objectstore_client.Usecase("reports"), org=42)
+
+    reports().put(b"old", key="report")
+    stage.open(failpoint=failpoint)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        reports().put(b"new", key="report")
+    assert stage.server is not None
+    stage.server.assert_killed_at(failpoint)
+    stage.open(worker=True)
+    assert reports().get("report").payload.read() == (b"new" if failpoint == "upload.finalised" else b"old")
+    reports().put(b"new", key="report")
+    assert reports().get("report").payload.read() == b"new"
+    reports().delete("report")
 
 
 def moved(session: Session, client: Client) -> Session:
