@@ -23,7 +23,19 @@ from snapshed.errors import Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import compare, condemn, deletion, expire, objects, probe, receipts, remove, retention, traces
+from snapshed.work import (
+    branch_holds,
+    compare,
+    condemn,
+    deletion,
+    expire,
+    objects,
+    probe,
+    receipts,
+    remove,
+    retention,
+    traces,
+)
 
 POLL_SECONDS = 1.0
 """How long a lost notification can delay a deletion."""
@@ -187,6 +199,7 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("expire objects", objects.expire),
     ("write traces", traces.write_traces),
     ("note rules", retention.note_waiting),
+    ("note holds", branch_holds.note_waiting),
     ("retention", lambda resources: retention.run_due(resources, deletion.by_rule)),
 )
 
@@ -195,5 +208,5 @@ _THREADS: tuple[tuple[str, ...], ...] = (
     # Apart: however long the store is asked about one deletion's objects, those of all others leave it meanwhile.
     ("close",),
     # Apart: nobody waits for a rule, and nobody should wait because of one.
-    ("note rules", "retention"),
+    ("note rules", "note holds", "retention"),
 )

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from fixtures.world import World
+from test_races import in_background, until, waits_for_a_lock
 
 from snapshed.db import installation
 from snapshed.db.access import Project
@@ -16,7 +18,7 @@ from snapshed.db.pool import Tx
 from snapshed.domain.retention import Rule
 from snapshed.errors import Conflict, Held, Invalid, StoreUnavailable
 from snapshed.resources import Resources
-from snapshed.work import access, deletion, retention
+from snapshed.work import access, branch_holds, deletion, retention
 
 DAY = timedelta(days=1)
 
@@ -193,6 +195,37 @@ def test_a_snapshot_that_someone_comes_to_need_between_plan_and_deletion_stays(w
     assert old in numbers(world)
 
 
+def test_a_snapshot_that_commits_while_a_rule_chooses_is_waited_for(world: World) -> None:
+    """Its commit holds the project's lock; what it comes to need must not be chosen beside it."""
+    old = on_main(world, "old")
+    head = on_main(world, "new")
+    world.clock.pass_time(400 * DAY)
+    with psycopg.connect(world.resources.database.dsn) as committing:
+        committing.execute("SELECT 1 FROM project WHERE id = %s FOR SHARE", [world.project.id])
+        thread, outcome = in_background(lambda: retention.run_due(world.resources, deletion.by_rule))
+        until(lambda: waits_for_a_lock(world))
+        committing.execute(
+            "UPDATE snapshot SET base_sha = %s, base_repo_name = 'us/web' "
+            "WHERE artifact_id = (SELECT id FROM artifact WHERE number = %s)",
+            [commit("old"), head],
+        )
+        committing.commit()
+    thread.join(30)
+    assert outcome == [0]
+    assert numbers(world) == [old, head]
+
+
+def test_a_held_branch_is_kept_by_every_rule(world: World) -> None:
+    held = [upload(world, f"release {n}", head_ref="release") for n in range(2)]
+    on_main(world, "base")
+    hold = branch_holds.place(world.resources, world.project, "release", "the lawyers", "operator", None)
+    world.clock.pass_time(1000 * DAY)
+    assert keep_rules(world) == 0
+    assert reasons(world)[held[0]] == "branch release is held: the lawyers"
+    branch_holds.release(world.resources, [world.project.id], hold.id, "operator")
+    assert keep_rules_later(world) == 2
+
+
 # --- Runs --------------------------------------------------------------------------------------------------------------
 
 
@@ -334,8 +367,6 @@ def test_paused_rules_delete_nothing_until_they_are_confirmed(world: World) -> N
 
 def test_an_installation_that_is_older_than_rules_starts_with_them_paused(dsn: str) -> None:
     """The upgrade to the first version with rules deletes nothing that was uploaded when there were none."""
-    import psycopg
-
     from snapshed.db import migrate as migrating
 
     text = dict(migrating._files())["0007_retention.sql"]

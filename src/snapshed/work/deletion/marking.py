@@ -57,7 +57,7 @@ def mark(resources: Resources, tx: Tx, order: Order) -> Marked:
     now = resources.now()
     meant = _locked(tx, order)
     artifact_ids = meant.artifact_ids
-    if held := holds.standing(tx, artifact_ids, now):
+    if held := holds.barring(tx, artifact_ids, now):
         raise Held(held[0].number, held[0].reason)
     if order.plan is not None:
         check_plan(tx, order.plan, meant)
