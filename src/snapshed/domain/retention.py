@@ -9,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from snapshed.domain.ancestry import DEEPEST
+from snapshed.domain.receipt import moment
 
 Kind = Literal["pull_request", "branch", "default_branch"]
+
+KINDS: Mapping[Kind, str] = {
+    "pull_request": "pull request",
+    "branch": "branch",
+    "default_branch": "default branch",
+}
+"""The classes in words."""
 
 LONGEST_DAYS = 36_500
 MOST_BRANCHES = 20
@@ -64,6 +72,26 @@ class Decision:
     deletes: bool
     reason: str
     goes_at: datetime | None
+
+
+def document(decisions: Sequence[Decision], paused_for: str | None) -> dict[str, Any]:
+    """A plan as JSON."""
+    return {
+        "paused_for": paused_for,
+        "deletes": sum(item.deletes for item in decisions),
+        "keeps": sum(not item.deletes for item in decisions),
+        "snapshots": [
+            {
+                "snapshot": str(item.number),
+                "app_id": item.app_id,
+                "class": item.kind,
+                "deletes": item.deletes,
+                "reason": item.reason,
+                "goes_at": moment(item.goes_at),
+            }
+            for item in decisions
+        ],
+    }
 
 
 # | a snapshot is                                                    | it goes                                         |

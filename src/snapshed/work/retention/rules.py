@@ -40,6 +40,30 @@ class Shown:
     paused_for: str | None
     last_run: Run | None
 
+    def document(self) -> dict[str, Any]:
+        """As JSON, with the fields that `put_rule` takes first."""
+        last = self.last_run
+        ran = None
+        if last is not None and last.finished_at is not None:
+            ran = {
+                "finished_at": moment(last.finished_at),
+                "deleted": last.deleted,
+                "failed": last.failed,
+                "kept": last.kept,
+                "left_over": last.left_over,
+            }
+        return {
+            "superseded_days": self.rule.superseded_days,
+            "quiet_days": self.rule.quiet_days,
+            "default_days": self.rule.default_days,
+            "default_branches": list(self.rule.default_branches),
+            "set_by": self.set_by,
+            "set_at": moment(self.set_at),
+            "paused_for": self.paused_for,
+            "last_run": ran,
+            "due_at": None if last is None else moment(last.due_at),
+        }
+
 
 def show(resources: Resources, project: Project) -> Shown:
     """A project's rule, its last run, and whether rules work at all."""
