@@ -23,7 +23,19 @@ from snapshed.errors import Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import compare, condemn, deletion, expire, objects, probe, receipts, remove, traces
+from snapshed.work import (
+    branch_holds,
+    compare,
+    condemn,
+    deletion,
+    expire,
+    objects,
+    probe,
+    receipts,
+    remove,
+    retention,
+    traces,
+)
 
 POLL_SECONDS = 1.0
 """How long a lost notification can delay a deletion."""
@@ -51,7 +63,7 @@ def run(settings: Settings, *, stop_with_parent: bool) -> None:
 
 
 class Worker:
-    """Everything one process works on: the queue's event loop in the main thread, tidying in two others."""
+    """Everything one process works on: the queue's event loop in the main thread, tidying in three others."""
 
     def __init__(self, resources: Resources, engine: Engine, stopping: threading.Event) -> None:
         self._resources = resources
@@ -186,10 +198,15 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("expire", expire.expire),
     ("expire objects", objects.expire),
     ("write traces", traces.write_traces),
+    ("note rules", retention.note_waiting),
+    ("note holds", branch_holds.note_waiting),
+    ("retention", lambda resources: retention.run_due(resources, deletion.by_rule)),
 )
 
 _THREADS: tuple[tuple[str, ...], ...] = (
     ("journal", "release", "condemn", "remove", "remove traces", "expire", "expire objects", "write traces"),
     # Apart: however long the store is asked about one deletion's objects, those of all others leave it meanwhile.
     ("close",),
+    # Apart: nobody waits for a rule, and nobody should wait because of one.
+    ("note rules", "note holds", "retention"),
 )

@@ -65,6 +65,11 @@ class Route:
 
 API = "/api/0/organizations/{}/preprodartifacts"
 
+
+def retention_path(at: Target) -> str:
+    return f"/api/0/organizations/{at.project.org}/projects/{at.project.slug}/retention/"
+
+
 ROUTES = [
     Route(
         "upload options",
@@ -249,6 +254,40 @@ ROUTES = [
         lambda at: {"snapshot": str(at.build), "reason": "kept longer"},
         template="/api/0/organizations/{org}/holds/",
     ),
+    Route(
+        "hold of a branch",
+        "POST",
+        lambda at: at.project.holds_path,
+        "delete",
+        201,
+        lambda at: {"project": at.project.slug, "branch": "release", "reason": "kept"},
+        template="/api/0/organizations/{org}/holds/",
+    ),
+    Route(
+        "retention rule",
+        "GET",
+        lambda at: retention_path(at),
+        "admin",
+        200,
+        template="/api/0/organizations/{org}/projects/{project}/retention/",
+    ),
+    Route(
+        "set the retention rule",
+        "PUT",
+        lambda at: retention_path(at),
+        "admin",
+        200,
+        lambda _: {"quiet_days": 90},
+        template="/api/0/organizations/{org}/projects/{project}/retention/",
+    ),
+    Route(
+        "preview of retention",
+        "GET",
+        lambda at: f"{retention_path(at)}preview/",
+        "admin",
+        200,
+        template="/api/0/organizations/{org}/projects/{project}/retention/preview/",
+    ),
 ]
 LISTS = {
     "/api/0/internal/preprod-artifact/batch-delete/",
@@ -317,7 +356,8 @@ def test_scopes_add_up(service: Service, target: Target) -> None:
     told = {route.name: ask(route, target, token).status_code for route in ROUTES}
     refused = {name for name, status in told.items() if status == 403}
     assert refused == {
-        "preview", "preview by project", "preview of a withdrawal", "urgent", "delete a held build", "hold", "compare again"
+        "preview", "preview by project", "preview of a withdrawal", "urgent", "delete a held build", "hold", "compare again",
+        "hold of a branch", "retention rule", "set the retention rule", "preview of retention",
     }  # fmt: skip
 
 

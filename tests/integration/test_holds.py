@@ -1,4 +1,4 @@
-"""Holds: a held snapshot cannot be deleted by anyone, and its manifest says why."""
+"""Holds: a held snapshot cannot be deleted by anyone, and its manifest says why; nor can any of a held branch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 from fixtures.world import World
+from fixtures.world import digest as sha
 from test_races import in_background, until, waits_for_a_lock
 
 from snapshed import ledger
-from snapshed.errors import Held, Invalid, NotFound
-from snapshed.work import deletion, holds
+from snapshed.errors import Held, Invalid, NotFound, StoreUnavailable
+from snapshed.work import access, branch_holds, deletion, holds
 
 ONE, TWO = {"one.png": b"one"}, {"two.png": b"two"}
 
@@ -203,6 +204,134 @@ def test_a_deletion_waits_for_a_hold_that_is_being_placed_and_is_then_refused(wo
             "INSERT INTO hold (id, artifact_id, reason, placed_by, placed_at) "
             "SELECT gen_random_uuid(), id, 'just now', 'test', now() FROM artifact WHERE number = %s",
             [number],
+        )
+        placing.commit()
+    thread.join(30)
+    assert isinstance(outcome[0], Held)
+    assert world.count("deletion") == 0
+
+
+# --- Branches ----------------------------------------------------------------------------------------------------------
+
+
+def hold_branch(world: World, branch: str = "release", **fields: Any) -> branch_holds.BranchHold:
+    wanted = {"reason": "the lawyers", "placed_by": "operator", "ends_at": None} | fields
+    return branch_holds.place(world.resources, world.project, branch, **wanted)
+
+
+@pytest.mark.parametrize("target", ["snapshots", "everything", "filter", "image", "dry run"])
+def test_what_belongs_to_a_held_branch_refuses_the_whole_deletion(world: World, target: str) -> None:
+    held, other = world.upload(ONE, head_ref="release"), world.upload(TWO, head_ref="main")
+    hold_branch(world)
+    order = {
+        "snapshots": world.order(snapshots=[held, other]),
+        "everything": world.order(everything=True),
+        "filter": world.order(filter=deletion.Filter(branch="release")),
+        "image": world.order(image=sha(b"one")),
+        "dry run": world.order(snapshots=[other, held]),
+    }[target]
+    ask = deletion.preview if target == "dry run" else deletion.request
+    with pytest.raises(Held, match=f"Snapshot {held} is held .with its branch release: the lawyers."):
+        ask(world.resources, order)
+    assert world.count("artifact") == 2
+    assert world.count("deletion") == 0
+    world.delete(other)
+
+
+def test_a_held_branch_keeps_builds_and_what_comes_later_and_nothing_of_other_branches(world: World) -> None:
+    hold_branch(world)
+    later = world.upload(ONE, head_ref="release")
+    build = world.build(b"an app", head_ref="release")
+    for number in (later, build):
+        with pytest.raises(Held):
+            world.delete(number)
+    other = access.add_project(world.resources, "main", "other")
+    world.delete(world.upload(TWO, head_ref="topic"))
+    world.project = other
+    world.delete(world.upload(ONE, head_ref="release"))
+
+
+def test_a_branch_can_be_deleted_again_once_every_hold_of_it_is_released_or_over(world: World) -> None:
+    number = world.upload(ONE, head_ref="release")
+    first = hold_branch(world)
+    hold_branch(world, reason="a while", ends_at=world.clock.at + timedelta(days=1))
+    assert len(branch_holds.list_holds(world.resources, [world.project.id])) == 2
+    assert branch_holds.release(world.resources, [world.project.id], first.id, "operator") == "release"
+    with pytest.raises(NotFound):
+        branch_holds.release(world.resources, [world.project.id], first.id, "operator")
+    with pytest.raises(Held, match="a while"):
+        world.delete(number)
+    world.clock.pass_time(timedelta(days=2))
+    assert branch_holds.list_holds(world.resources, [world.project.id]) == []
+    world.delete(number)
+
+
+def test_the_store_is_told_of_a_branch_that_is_held_and_of_its_release(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a lost database gets the hold back. Each is an object of its own, so that none can cover the other."""
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(type(world.resources.store), "note", away)
+    hold = hold_branch(world)
+    with pytest.raises(Held):
+        world.delete(world.upload(ONE, head_ref="release"))
+    monkeypatch.undo()
+    assert branch_holds.note_waiting(world.resources) == 1
+    assert branch_holds.note_waiting(world.resources) == 0
+    placed = json.loads(world.resources.store.get(f".snapshed/holds/{hold.id}.placed.json") or b"")
+    assert (placed["org"], placed["project"], placed["branch"]) == ("main", "main", "release")
+    assert (placed["reason"], placed["released_at"]) == ("the lawyers", None)
+    branch_holds.release(world.resources, [world.project.id], hold.id, "operator")
+    released = json.loads(world.resources.store.get(f".snapshed/holds/{hold.id}.released.json") or b"")
+    assert released["released_by"] == "operator"
+    assert world.disagreements() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"branch": ""}, "branch"),
+        ({"branch": "a\0b"}, "branch"),
+        ({"reason": " "}, "reason"),
+        ({"ends_at": -1}, "ends_at"),
+    ],
+)
+def test_a_hold_of_a_branch_that_cannot_be_is_refused(world: World, fields: dict[str, Any], said: str) -> None:
+    if "ends_at" in fields:
+        fields = {"ends_at": world.clock.at + timedelta(days=fields["ends_at"])}
+    with pytest.raises(Invalid, match=f"The field {said}"):
+        hold_branch(world, **fields)
+    assert world.count("branch_hold") == 0
+
+
+def test_a_hold_of_a_branch_waits_for_a_deletion_that_is_being_marked(world: World) -> None:
+    """Whoever is told that the branch is held must not find one of its snapshots marked a moment later."""
+    number = world.upload(ONE, head_ref="release")
+    with psycopg.connect(world.resources.database.dsn) as marking:
+        marking.execute("SELECT 1 FROM artifact WHERE number = %s FOR NO KEY UPDATE", [number])
+        thread, outcome = in_background(lambda: hold_branch(world))
+        until(lambda: waits_for_a_lock(world))
+        assert world.count("branch_hold") == 0
+        marking.rollback()
+    thread.join(30)
+    assert outcome[0].branch == "release"
+    with pytest.raises(Held):
+        world.delete(number)
+
+
+def test_a_deletion_waits_for_the_hold_of_a_branch_that_is_being_placed_and_is_then_refused(world: World) -> None:
+    number = world.upload(ONE, head_ref="release")
+    with psycopg.connect(world.resources.database.dsn) as placing:
+        placing.execute("SELECT 1 FROM artifact WHERE number = %s FOR NO KEY UPDATE", [number])
+        thread, outcome = in_background(lambda: world.delete(number))
+        until(lambda: waits_for_a_lock(world))
+        placing.execute(
+            "INSERT INTO branch_hold (id, project_id, branch, reason, placed_by, placed_at) "
+            "VALUES (gen_random_uuid(), %s, 'release', 'just now', 'test', now())",
+            [world.project.id],
         )
         placing.commit()
     thread.join(30)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 DELETION, RACES, SCHEMA = "test_deletion.py", "test_races.py", "test_schema.py"
 FAILURES, LYING = "test_failures.py", "test_lying_store.py"
 WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commits.py"
+RETENTION = "test_retention.py"
 FROZEN = "test_frozen.py"
 REUSE, BASES = "test_reuse.py", "test_bases.py"
 OBJECTS, OBJECTS_WIRE = "test_objects.py", "test_objects_wire.py"
@@ -156,7 +157,7 @@ GUARDS = (
     Guard(
         "a held snapshot refuses the whole deletion",
         "work/deletion/marking.py",
-        "    if held := holds.standing(tx, artifact_ids, now):\n        raise Held(held[0].number, held[0].reason)\n",
+        "    if held := holds.barring(tx, artifact_ids, now):\n        raise Held(held[0].number, held[0].reason)\n",
         "",
         (HOLDS,),
     ),
@@ -166,6 +167,34 @@ GUARDS = (
         "    if not holds.lock_artifact(tx, held.artifact_id):\n",
         "    if False:\n",
         (HOLDS, RACES),
+    ),
+    Guard(
+        "a branch is held under the locks of its artifacts",
+        "work/branch_holds.py",
+        "        branch_holds.lock_branch(tx, project.id, branch)\n",
+        "",
+        (HOLDS,),
+    ),
+    Guard(
+        "a hold of a branch keeps its artifacts",
+        "db/holds.py",
+        "                WHERE r.project_id = a.project_id AND r.branch = coalesce(s.head_ref, d.head_ref)\n",
+        "                WHERE false\n",
+        (HOLDS,),
+    ),
+    Guard(
+        "what a rule deletes is chosen under the project's lock",
+        "work/deletion/ruling.py",
+        "        access.lock_project(tx, project.id)\n",
+        "",
+        (RETENTION,),
+    ),
+    Guard(
+        "a rule is planned again in the transaction that marks",
+        "work/retention/running.py",
+        "return [number for number in numbers if decided.get(number)]",
+        "return numbers",
+        (RETENTION,),
     ),
     # --- T5b: release -------------------------------------------------------------------------------------------------------
     Guard(

@@ -16,10 +16,11 @@ from snapshed.api import (
     multipart,
     object_batch,
     objects,
+    retention,
     snapshots,
 )
 
 router = APIRouter()
 _BLOBS = (image_batch, image_objects, object_batch, multipart, objects)
-for room in (health, *_BLOBS, snapshots, images, archives, builds, deletions, holds):
+for room in (health, *_BLOBS, snapshots, images, archives, builds, deletions, holds, retention):
     router.include_router(room.router)

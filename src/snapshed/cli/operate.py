@@ -17,10 +17,11 @@ import typer
 
 from snapshed import logs
 from snapshed.domain.grants import SCOPES, Scope
-from snapshed.errors import Invalid
+from snapshed.errors import Invalid, NotFound
 from snapshed.settings import Settings
 
 if TYPE_CHECKING:
+    from snapshed.db.access import Project
     from snapshed.resources import Resources
 
 Data = Annotated[
@@ -57,6 +58,20 @@ def installation(data: Path | None) -> Generator[Resources]:
         if once := access.first_start(resources, address):
             sys.stderr.write(f"This is a new installation. Once it is served, sign in once at {address}{once}\n")
         yield resources
+
+
+def project_named(resources: Resources, name: str | None) -> Project:
+    """The project that ORG/PROJECT names, or its own name alone where only one organization has it; without a name the
+    only one there is. Raises Invalid and NotFound."""
+    from snapshed.work import access
+
+    known = access.list_projects(resources)
+    found = [item for item in known if name in (None, item.slug, f"{item.org_slug}/{item.slug}")]
+    if not found:
+        raise NotFound(f"There is no project {name}; `snapshed project list` shows all.")
+    if len(found) > 1:
+        raise Invalid("Say which project is meant with --project ORG/PROJECT; `snapshed project list` shows all.")
+    return found[0]
 
 
 def serve(

@@ -116,6 +116,37 @@ def standing(tx: Tx, artifact_ids: list[UUID], now: datetime) -> list[Hold]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Why an artifact cannot be deleted: a hold of its own, or one of its branch."""
+
+    number: int
+    reason: str
+
+
+def barring(tx: Tx, artifact_ids: list[UUID], now: datetime) -> list[Bar]:
+    """What keeps these artifacts from being deleted at `now`. Whoever deletes them holds their locks when asking."""
+    return rows.many(
+        tx,
+        Bar,
+        """
+        SELECT a.number, x.reason
+          FROM artifact a
+          LEFT JOIN snapshot s ON s.artifact_id = a.id LEFT JOIN build d ON d.artifact_id = a.id
+         CROSS JOIN LATERAL (
+               SELECT h.reason, h.placed_at, h.ends_at FROM hold h WHERE h.artifact_id = a.id
+               UNION ALL
+               SELECT 'with its branch ' || r.branch || ': ' || r.reason, r.placed_at, r.ends_at
+                 FROM branch_hold r
+                WHERE r.project_id = a.project_id AND r.branch = coalesce(s.head_ref, d.head_ref)
+                  AND r.released_at IS NULL) x
+         WHERE a.id = ANY(%(artifacts)s) AND (x.ends_at IS NULL OR x.ends_at > %(now)s)
+         ORDER BY x.placed_at, a.number
+        """,
+        {"artifacts": artifact_ids, "now": now},
+    )
+
+
 def listed(tx: Tx, project_ids: list[int], now: datetime) -> list[Hold]:
     """Every hold that stands in these projects, the oldest first."""
     return rows.many(

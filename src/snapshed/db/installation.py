@@ -62,6 +62,31 @@ def note_store_keeps(tx: Tx, keeps: Keeps) -> bool:
     )
 
 
+# --- Whether rules may delete ----------------------------------------------------------------------------------------
+
+
+def retention_paused_for(tx: Tx) -> str | None:
+    """Why no rule deletes anything now; None if rules work."""
+    return rows.value(tx, str, "SELECT retention_paused_for FROM installation")
+
+
+def retention_is_paused(tx: Tx) -> bool:
+    """Whether rules delete nothing until somebody confirms them."""
+    return retention_paused_for(tx) is not None
+
+
+def pause_retention(tx: Tx, reason: str) -> None:
+    """Let no rule delete anything until somebody confirms it; `reason` is a sentence shown to whoever asks why."""
+    rows.run(tx, "UPDATE installation SET retention_paused_for = %(reason)s", {"reason": reason})
+
+
+def confirm_retention(tx: Tx) -> bool:
+    """Let rules work. False if they did already."""
+    return bool(
+        rows.run(tx, "UPDATE installation SET retention_paused_for = NULL WHERE retention_paused_for IS NOT NULL")
+    )
+
+
 def has_objects(tx: Tx) -> bool:
     """Whether anything was ever stored, condemned or deleted here."""
     return bool(

@@ -72,3 +72,13 @@ def journal_entry(deletion_id: UUID) -> str:
 def journal_receipt(deletion_id: UUID) -> str:
     """Where the journal keeps a deletion's signed receipt."""
     return f"{SYSTEM}receipts/{deletion_id}.json"
+
+
+def retention_note(project_id: int, version: int) -> str:
+    """Where the store is told a version of a project's retention rule; the highest is the one that holds."""
+    return f"{SYSTEM}retention/{project_id}/{version}.json"
+
+
+def branch_hold_note(hold_id: UUID, *, is_released: bool) -> str:
+    """Where the store is told that a branch is held, and where that it is held no longer."""
+    return f"{SYSTEM}holds/{hold_id}.{'released' if is_released else 'placed'}.json"

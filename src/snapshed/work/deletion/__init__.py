@@ -8,5 +8,16 @@ from snapshed.work.deletion.journaling import journal, journal_waiting
 from snapshed.work.deletion.marking import request
 from snapshed.work.deletion.orders import Filter, Order, present, preview
 from snapshed.work.deletion.releasing import release_waiting
+from snapshed.work.deletion.ruling import by_rule
 
-__all__ = ["Filter", "Order", "journal", "journal_waiting", "present", "preview", "release_waiting", "request"]
+__all__ = [
+    "Filter",
+    "Order",
+    "by_rule",
+    "journal",
+    "journal_waiting",
+    "present",
+    "preview",
+    "release_waiting",
+    "request",
+]

@@ -18,7 +18,9 @@ from snapshed.work.deletion.releasing import fits_one_step, release_step
 
 
 @dataclass(frozen=True, slots=True)
-class _Marked:
+class Marked:
+    """A deletion that holds from now on, whether it was asked for just now, and whether its rows are gone already."""
+
     id: UUID
     is_new: bool
     is_released: bool
@@ -31,26 +33,31 @@ def request(resources: Resources, order: Order) -> UUID:
     The same `request_id` returns the same deletion. Raises NotFound, Invalid, Held, Conflict or PlanChanged, with
     nothing deleted.
     """
-    marked = resources.database.run(lambda tx: _mark(resources, tx, order))
+    marked = resources.database.run(lambda tx: mark(resources, tx, order))
+    finish(resources, marked)
+    return marked.id
+
+
+def finish(resources: Resources, marked: Marked) -> None:
+    """What follows the commit of a mark: the journal, unless this was asked for before."""
     if marked.is_new:
         resources.failpoints.reach("deletion.marked")
         if marked.is_released:
             resources.failpoints.reach("deletion.released")
         journal(resources, marked.id)
-    return marked.id
 
 
-def _mark(resources: Resources, tx: Tx, order: Order) -> _Marked:
+def mark(resources: Resources, tx: Tx, order: Order) -> Marked:
     """T5a, and T5b in the same transaction when the target is small or an image."""
     if not order.snapshots:
         # So that no snapshot commits unseen beside the evaluation of the target.
         access.lock_project(tx, order.projects[0].id)
     if order.request_id is not None and (before := _asked_before(tx, order, order.request_id)):
-        return _Marked(before, is_new=False, is_released=False)
+        return Marked(before, is_new=False, is_released=False)
     now = resources.now()
     meant = _locked(tx, order)
     artifact_ids = meant.artifact_ids
-    if held := holds.standing(tx, artifact_ids, now):
+    if held := holds.barring(tx, artifact_ids, now):
         raise Held(held[0].number, held[0].reason)
     if order.plan is not None:
         check_plan(tx, order.plan, meant)
@@ -76,7 +83,7 @@ def _mark(resources: Resources, tx: Tx, order: Order) -> _Marked:
     deletions.add(tx, deletion)
     is_released = _hide(resources, tx, deletion, meant)
     resources.queue.wake(tx)
-    return _Marked(deletion.id, is_new=True, is_released=is_released)
+    return Marked(deletion.id, is_new=True, is_released=is_released)
 
 
 def _asked_before(tx: Tx, order: Order, request_id: str) -> UUID | None:

@@ -139,7 +139,7 @@ def preview(resources: Resources, order: Order) -> dict[str, Any]:
     now = resources.now()
     with resources.database.transaction() as tx:
         meant = meant_by(tx, order)
-        if held := holds.standing(tx, meant.artifact_ids, now):
+        if held := holds.barring(tx, meant.artifact_ids, now):
             raise Held(held[0].number, held[0].reason)
         found = _released_by(tx, meant)
         row_counts = count_rows(tx, meant)
