@@ -23,7 +23,7 @@ from snapshed.errors import Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import compare, condemn, deletion, expire, objects, probe, receipts, remove, traces
+from snapshed.work import access, compare, condemn, deletion, expire, objects, probe, receipts, remove, traces
 
 POLL_SECONDS = 1.0
 """How long a lost notification can delay a deletion."""
@@ -186,10 +186,21 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("expire", expire.expire),
     ("expire objects", objects.expire),
     ("write traces", traces.write_traces),
+    ("note names", access.note_names),
 )
 
 _THREADS: tuple[tuple[str, ...], ...] = (
-    ("journal", "release", "condemn", "remove", "remove traces", "expire", "expire objects", "write traces"),
+    (
+        "journal",
+        "release",
+        "condemn",
+        "remove",
+        "remove traces",
+        "expire",
+        "expire objects",
+        "write traces",
+        "note names",
+    ),
     # Apart: however long the store is asked about one deletion's objects, those of all others leave it meanwhile.
     ("close",),
 )

@@ -25,7 +25,7 @@ from snapshed import failpoints
 
 pytestmark = pytest.mark.crash
 
-Kind = Literal["http", "worker"]
+Kind = Literal["http", "worker", "operator"]
 
 SAME, BEFORE, AFTER = picture("same"), picture("before"), picture("after")
 BASE = {"same.png": SAME, "changed.png": BEFORE, "removed.png": picture("removed")}
@@ -457,6 +457,23 @@ def a_build_breaks_off_before_it_is_answered(stage: Stage, failpoint: str) -> No
     receipt = expect(stage.client.order(project="main", everything=True), 202)
     assert receipt["rows"]["builds"] == (2 if failpoint == "snapshot.committed" else 1)
     assert stage.client.builds_file(build).status_code == 404
+
+
+@told("operator", "rebuild.begun", "rebuild.filled", "rebuild.adopted")
+def a_rebuild_dies_half_way(stage: Stage, failpoint: str) -> None:
+    """The disk of the database dies while a deletion is under way, and the rebuild from the store dies too: with the new
+    epoch begun, with one snapshot back, or with everything back and nothing opened. It is run again, and ends."""
+    stage.open()
+    stage.upload()
+    stage.compared_by_another_worker()
+    stage.delete_head()
+    stage.installation.lose_database()
+    stage.server = None
+    stage.installation.command("rebuild", failpoint=f"{failpoint}=kill").assert_killed_at(failpoint)
+    assert "rebuild" in stage.installation.refused("serve")
+    stage.installation.run("rebuild")
+    stage.open(worker=True)
+    assert set(stage.deleted.values()) <= {receipt["id"] for receipt in stage.client.deletions()}
 
 
 def moved(session: Session, client: Client) -> Session:
