@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["fixtures.server", "fixtures.world", "fixtures.s3", "fixtures.lying"]
+pytest_plugins = ["fixtures.server", "fixtures.world", "fixtures.s3", "fixtures.lying", "fixtures.disasters"]

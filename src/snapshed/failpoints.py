@@ -35,6 +35,9 @@ NAMES = (
     "receipt.closed",
     "hold.stored",
     "hold.committed",
+    "rebuild.begun",
+    "rebuild.filled",
+    "rebuild.adopted",
 )
 """Each is passed just after what it says; the crash table of ARCHITECTURE.md has a line for each."""
 

@@ -17,6 +17,7 @@ from snapshed.blobs import Item
 from snapshed.db import blobs, comparisons, lost, sessions, snapshots, tombstones
 from snapshed.db.blobs import Kind, NewBlob
 from snapshed.db.pool import Tx
+from snapshed.domain import ids
 from snapshed.domain.namespaces import OBJECTS_ORG, OBJECTS_PROJECT
 from snapshed.errors import OwnerGone, SessionOver, SnapshedError, StoreUnavailable
 from snapshed.resources import Resources
@@ -151,7 +152,7 @@ def end_sessions(resources: Resources, tx: Tx, session_ids: list[UUID]) -> None:
 
 
 def _row(resources: Resources, owner: Owner, draft: Draft) -> NewBlob:
-    blob_id = resources.new_id()
+    blob_id = ids.of_kind(resources.new_id(), draft.kind)
     return NewBlob(
         id=blob_id,
         kind=draft.kind,

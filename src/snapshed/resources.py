@@ -21,7 +21,7 @@ from snapshed.db import installation
 from snapshed.db.embedded import Embedded
 from snapshed.db.installation import Installation, Purpose, SigningKey
 from snapshed.db.migrate import migrate
-from snapshed.db.pool import Database, refuse_inside_transaction
+from snapshed.db.pool import Database, Tx, refuse_inside_transaction
 from snapshed.domain import grants, ids, keys
 from snapshed.errors import Broken
 from snapshed.failpoints import Failpoints
@@ -64,8 +64,11 @@ def _new_id() -> UUID:
 
 
 @contextmanager
-def opened(settings: Settings, *, connections: int = 8) -> Generator[Resources]:
-    """Open everything, migrate the database and found the installation if it is new.
+def opened(
+    settings: Settings, *, connections: int = 8, matched: Callable[[Database, Store], Installation] | None = None
+) -> Generator[Resources]:
+    """Open everything, migrate the database and found the installation if it is new, or match database and store as
+    `matched` does.
 
     Raises Invalid for settings that cannot be used, Unavailable when a part does not answer, and Broken when the
     store belongs to another installation.
@@ -92,7 +95,7 @@ def opened(settings: Settings, *, connections: int = 8) -> Generator[Resources]:
             traces=PostgresTraces(database),
             queue=queue,
             failpoints=failpoints,
-            installation=_installation(database, store),
+            installation=(matched or _installation)(database, store),
             embedded=embedded,
             now=_clock,
             new_id=_new_id,
@@ -101,7 +104,7 @@ def opened(settings: Settings, *, connections: int = 8) -> Generator[Resources]:
 
 def _installation(database: Database, store: Store) -> Installation:
     """Match the database with the store's own installation object, founding both when both are new."""
-    in_store = _read(store)
+    in_store = read_marker(store)
     with database.transaction() as tx:
         installation.lock(tx)
         known = installation.find(tx)
@@ -115,17 +118,28 @@ def _installation(database: Database, store: Store) -> Installation:
             known = _found(tx)
     if known is None:
         raise Broken(
-            "The object store belongs to an installation whose database is not this one. Nothing was changed; "
-            "point SNAPSHED_DATABASE_URL at its database, or this installation at an empty store."
+            "The object store belongs to an installation whose database is not this one. Nothing was changed; point "
+            "SNAPSHED_DATABASE_URL at its database, or this installation at an empty store. If its database is lost, "
+            "`snapshed rebuild` makes a new one from the store."
         )
     if known.protocol != PROTOCOL:
         raise Broken(f"The database follows protocol {known.protocol} and this version protocol {PROTOCOL}; upgrade.")
+    if known.recovering:
+        raise Broken(
+            "A rebuild of this database has begun and not ended, so it is not opened. Run `snapshed rebuild` again; "
+            "it goes on from what is there."
+        )
     if in_store is None:
-        _write(database, store, known)
+        write_marker(database, store, known)
     elif in_store.get("id") != str(known.id):
         raise Broken(
             "The object store belongs to another installation. Nothing was changed; "
             "give every installation a store, or a prefix of a bucket, of its own."
+        )
+    elif int(in_store.get("epoch", 0)) > known.epoch:
+        raise Broken(
+            f"The object store is in epoch {in_store['epoch']} and the database in epoch {known.epoch}: another database has "
+            "taken this store over since. Nothing was changed; use that one."
         )
     return known
 
@@ -133,7 +147,7 @@ def _installation(database: Database, store: Store) -> Installation:
 def refuse_other_store(resources: Resources) -> None:
     """Raise Broken unless the store says, at this moment, that it is this installation's and of the same epoch. Whoever
     concludes anything from what a store lacks or has too much of asks this first."""
-    document = _read(resources.store) or {}
+    document = read_marker(resources.store) or {}
     mine = resources.installation
     if document.get("id") != str(mine.id) or document.get("epoch") != mine.epoch:
         raise Broken(
@@ -142,30 +156,42 @@ def refuse_other_store(resources: Resources) -> None:
         )
 
 
-def _found(tx: Any) -> Installation:  # noqa: ANN401  a transaction, as in every function of `db`
+def _found(tx: Tx) -> Installation:
     now = _clock()
     epoch = 1
     installation.found(tx, _new_id(), epoch, PROTOCOL, ids.first_number(epoch), now)
-    for purpose in _PURPOSES:
-        private_pem, public_pem = grants.key_pair(Ed25519PrivateKey.generate())
-        installation.add_key(tx, purpose, SigningKey(f"{purpose}-{_new_id().hex[-12:]}", private_pem, public_pem), now)
+    add_keys(tx, now)
     known = installation.find(tx)
     assert known is not None  # noqa: S101  inserted above
     return known
 
 
-def _read(store: Store) -> dict[str, Any] | None:
+def add_keys(tx: Tx, now: datetime) -> None:
+    """Make a key of each purpose. The newest signs from now on."""
+    for purpose in _PURPOSES:
+        private_pem, public_pem = grants.key_pair(Ed25519PrivateKey.generate())
+        installation.add_key(tx, purpose, SigningKey(f"{purpose}-{_new_id().hex[-12:]}", private_pem, public_pem), now)
+
+
+# --- The installation object ------------------------------------------------------------------------------------------
+
+
+def read_marker(store: Store) -> dict[str, Any] | None:
+    """What the store says about whose it is, or None for one that belongs to nobody."""
     data = store.get(keys.INSTALLATION)
     return None if data is None else cast("dict[str, Any]", json.loads(data))
 
 
-def _write(database: Database, store: Store, known: Installation) -> None:
+def write_marker(database: Database, store: Store, known: Installation) -> None:
+    """Let the store say that it is this installation's, in this epoch, and with which keys its receipts are signed."""
     with database.transaction() as tx:
-        receipt_key = installation.newest_key(tx, "receipt")
+        receipt_keys = installation.public_keys(tx, "receipt")
+    told = [{"kid": key.kid, "public_pem": key.public_pem} for key in receipt_keys]
     document = {
         "id": str(known.id),
         "epoch": known.epoch,
         "protocol": known.protocol,
-        "receipt_key": None if receipt_key is None else {"kid": receipt_key.kid, "public_pem": receipt_key.public_pem},
+        "receipt_key": told[0] if told else None,
+        "former_receipt_keys": told[1:],
     }
     store.note(keys.INSTALLATION, json.dumps(document, indent=2).encode())

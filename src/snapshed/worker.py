@@ -24,6 +24,7 @@ from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
 from snapshed.work import (
+    access,
     branch_holds,
     compare,
     condemn,
@@ -201,10 +202,21 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("note rules", retention.note_waiting),
     ("note holds", branch_holds.note_waiting),
     ("retention", lambda resources: retention.run_due(resources, deletion.by_rule)),
+    ("note names", access.note_names),
 )
 
 _THREADS: tuple[tuple[str, ...], ...] = (
-    ("journal", "release", "condemn", "remove", "remove traces", "expire", "expire objects", "write traces"),
+    (
+        "journal",
+        "release",
+        "condemn",
+        "remove",
+        "remove traces",
+        "expire",
+        "expire objects",
+        "write traces",
+        "note names",
+    ),
     # Apart: however long the store is asked about one deletion's objects, those of all others leave it meanwhile.
     ("close",),
     # Apart: nobody waits for a rule, and nobody should wait because of one.

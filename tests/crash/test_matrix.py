@@ -31,7 +31,7 @@ from snapshed.domain import grants
 
 pytestmark = pytest.mark.crash
 
-Kind = Literal["http", "worker", "command"]
+Kind = Literal["http", "worker", "operator"]
 
 SAME, BEFORE, AFTER = picture("same"), picture("before"), picture("after")
 BASE = {"same.png": SAME, "changed.png": BEFORE, "removed.png": picture("removed")}
@@ -465,7 +465,7 @@ def a_build_breaks_off_before_it_is_answered(stage: Stage, failpoint: str) -> No
     assert stage.client.builds_file(build).status_code == 404
 
 
-@told("command", "deletion.marked")
+@told("operator", "deletion.marked")
 def a_repair_dies_over_an_object_that_no_row_explains(stage: Stage, failpoint: str) -> None:
     """Somebody copies a file into the store. The repair that found it dies just after writing it down as released; what
     is written down is carried out, and the file goes with a receipt of its own."""
@@ -474,7 +474,7 @@ def a_repair_dies_over_an_object_that_no_row_explains(stage: Stage, failpoint: s
     known = next(stage.installation.data.joinpath("objects").rglob(f"{SAME.digest}.*"))
     copy = known.with_name(f"{'0' * 64}.{uuid4()}")
     copy.write_bytes(b"not ours")
-    stage.installation.repair(failpoint=f"{failpoint}=kill").assert_killed_at(failpoint)
+    stage.installation.command("reconcile", "--repair", failpoint=f"{failpoint}=kill").assert_killed_at(failpoint)
     assert copy.exists()
     stage.open(worker=True)
     wait_until(lambda: not copy.exists(), 30, "the removal of the file")
@@ -489,7 +489,9 @@ def an_object_breaks_off_and_is_sent_again(stage: Stage, failpoint: str) -> None
     nothing of any attempt stays."""
     stage.open()
     private, public = grants.key_pair(Ed25519PrivateKey.generate())
-    stage.installation.register_key("programs", public)
+    place = stage.installation.folder / "programs.pem"
+    place.write_text(public)
+    stage.installation.run("key", "add", "programs", str(place))
 
     def reports() -> objectstore_client.Session:
         client = objectstore_client.Client(stage.client.address, token=SecretKey("programs", private), retries=0)
@@ -506,6 +508,23 @@ def an_object_breaks_off_and_is_sent_again(stage: Stage, failpoint: str) -> None
     reports().put(b"new", key="report")
     assert reports().get("report").payload.read() == b"new"
     reports().delete("report")
+
+
+@told("operator", "rebuild.begun", "rebuild.filled", "rebuild.adopted")
+def a_rebuild_dies_half_way(stage: Stage, failpoint: str) -> None:
+    """The disk of the database dies while a deletion is under way, and the rebuild from the store dies too: with the new
+    epoch begun, with one snapshot back, or with everything back and nothing opened. It is run again, and ends."""
+    stage.open()
+    stage.upload()
+    stage.compared_by_another_worker()
+    stage.delete_head()
+    stage.installation.lose_database()
+    stage.server = None
+    stage.installation.command("rebuild", failpoint=f"{failpoint}=kill").assert_killed_at(failpoint)
+    assert "rebuild" in stage.installation.refused("serve")
+    stage.installation.run("rebuild")
+    stage.open(worker=True)
+    assert set(stage.deleted.values()) <= {receipt["id"] for receipt in stage.client.deletions()}
 
 
 def moved(session: Session, client: Client) -> Session:

@@ -40,7 +40,11 @@ def reconcile(world: World, *options: str) -> Done:
 
 def address(world: World) -> str:
     """The world's database as a setting names it."""
-    parts = conninfo_to_dict(world.resources.database.dsn)
+    return address_of(world.resources.database.dsn)
+
+
+def address_of(dsn: str) -> str:
+    parts = conninfo_to_dict(dsn)
     host, port = quote(str(parts["host"]), safe=""), parts.get("port", 5432)
     secret = f":{quote(str(parts['password']))}" if "password" in parts else ""
     return f"postgresql://{parts['user']}{secret}@/{parts['dbname']}?host={host}&port={port}"

@@ -14,6 +14,7 @@ WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commit
 RETENTION = "test_retention.py"
 FROZEN = "test_frozen.py"
 REUSE, BASES = "test_reuse.py", "test_bases.py"
+REBUILD = "test_rebuild.py"
 OBJECTS, OBJECTS_WIRE = "test_objects.py", "test_objects_wire.py"
 
 
@@ -523,5 +524,68 @@ GUARDS = (
         'WHERE kid = %(kid)s AND revoked_at IS NULL\n        """,\n        {"kid": kid},',
         'WHERE kid = %(kid)s\n        """,\n        {"kid": kid},',
         (OBJECTS_WIRE,),
+    ),
+    Guard(
+        "a rebuild brings back nothing the journal names",
+        "domain/recovery.py",
+        "        if told.artifact_id in journaled:\n",
+        "        if False:\n",
+        (REBUILD,),
+    ),
+    Guard(
+        "a manifest comes back only if its images are there",
+        "domain/recovery.py",
+        "        whole = next((told for told, missing in lacking if not missing), None)\n",
+        "        whole = lacking[0][0]\n",
+        (REBUILD,),
+    ),
+    Guard(
+        "a manifest has the bytes it was stored with",
+        "work/recovery/survey.py",
+        "    if hashlib.sha256(text).hexdigest() != stored.place.digest:\n",
+        "    if False:\n",
+        (REBUILD,),
+    ),
+    Guard(
+        "an id tells the kind, whatever the bytes look like",
+        "work/recovery/survey.py",
+        "            kind = ids.kind_of(place.blob_id) if row is None else row.kind\n",
+        "            kind = None if row is None else row.kind\n",
+        (REBUILD,),
+    ),
+    Guard(
+        "a reopened deletion answers for what stands in its project",
+        "work/recovery/adopting.py",
+        "    recoveries.release_standing(tx, deletion_id)\n",
+        "",
+        (REBUILD,),
+    ),
+    Guard(
+        "the store is listed after the wait",
+        "work/recovery/__init__.py",
+        "        wait(mine.settings.put_limit)\n        return _rebuild(mine, tell)\n",
+        "        told = _rebuild(mine, tell)\n        wait(mine.settings.put_limit)\n        return told\n",
+        (REBUILD,),
+    ),
+    Guard(
+        "numbers begin above those of every epoch before",
+        "db/installation.py",
+        '        {"number": ids.first_number(epoch), "row": ids.first_row(epoch)},\n',
+        '        {"number": 1, "row": ids.first_row(epoch)},\n',
+        (REBUILD,),
+    ),
+    Guard(
+        "nobody opens a database that is being rebuilt",
+        "resources.py",
+        "    if known.recovering:\n",
+        "    if False:\n",
+        (REBUILD,),
+    ),
+    Guard(
+        "a mask of a withdrawn image does not come back",
+        "domain/recovery.py",
+        "        if mask is not None and not any(digest and withdrawn.get(digest, made) > made for digest in (head, base))\n",
+        "        if mask is not None\n",
+        (REBUILD,),
     ),
 )

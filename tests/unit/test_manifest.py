@@ -106,7 +106,7 @@ def test_whatever_json_comes_in_either_parses_or_is_refused(document: Any) -> No
 def test_what_is_stored_describes_the_snapshot_whole() -> None:
     wanted = manifest.parse(body(head_sha="a" * 40, head_ref="main", images={"a.png": {**IMAGE, "group": "g"}}))
     artifact = uuid.uuid4()
-    document = json.loads(manifest.stored(wanted, artifact, datetime(2026, 1, 2, tzinfo=UTC), "token:ci"))
+    document = json.loads(manifest.stored(wanted, artifact, 12, datetime(2026, 1, 2, tzinfo=UTC), "token:ci"))
     assert document["artifact_id"] == str(artifact)
     assert document["commit"]["head_sha"] == "a" * 40
     assert document["images"]["a.png"] == {**IMAGE, "group": "g", "diff_threshold": None}

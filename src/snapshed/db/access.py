@@ -69,6 +69,11 @@ def find_org(tx: Tx, name: str) -> Org | None:
     )
 
 
+def oldest_org(tx: Tx) -> Org | None:
+    """The organization that was there first."""
+    return rows.one(tx, Org, "SELECT id, slug FROM org WHERE id > 0 ORDER BY id LIMIT 1")
+
+
 def add_project(tx: Tx, org_id: int, slug: str, now: datetime) -> bool:
     """Add a project; False if the organization has one of that slug already."""
     return (
@@ -248,3 +253,47 @@ def end_sign_in(tx: Tx, secret_hash: bytes) -> None:
 
 def forget_old_sign_ins(tx: Tx, now: datetime) -> None:
     rows.run(tx, "DELETE FROM sign_in WHERE ends_at <= %(now)s", {"now": now})
+
+
+def unnamed_projects(tx: Tx) -> list[Project]:
+    """Projects whose names the store does not have yet."""
+    return rows.many(
+        tx,
+        Project,
+        """
+        SELECT p.id, p.org_id, o.slug AS org_slug, p.slug, p.state
+          FROM project p JOIN org o ON o.id = p.org_id WHERE p.named_at IS NULL AND p.id > 0 ORDER BY p.id
+        """,
+    )
+
+
+def project_named(tx: Tx, project_id: int, now: datetime) -> None:
+    """The store has the project's name."""
+    rows.run(tx, "UPDATE project SET named_at = %(now)s WHERE id = %(id)s", {"id": project_id, "now": now})
+
+
+def bring_back(tx: Tx, project: Project, now: datetime) -> None:
+    """Add a project and its organization under the ids they had, unless they are here."""
+    values = {
+        "org": project.org_id,
+        "org_slug": project.org_slug,
+        "id": project.id,
+        "slug": project.slug,
+        "now": now,
+    }
+    rows.run(
+        tx,
+        """
+        INSERT INTO org (id, slug, created_at) OVERRIDING SYSTEM VALUE VALUES (%(org)s, %(org_slug)s, %(now)s)
+            ON CONFLICT (id) DO NOTHING
+        """,
+        values,
+    )
+    rows.run(
+        tx,
+        """
+        INSERT INTO project (id, org_id, slug, created_at) OVERRIDING SYSTEM VALUE
+        VALUES (%(id)s, %(org)s, %(slug)s, %(now)s) ON CONFLICT (id) DO NOTHING
+        """,
+        values,
+    )

@@ -43,30 +43,29 @@ def add(
     artifact_id: UUID,
     project_id: int,
     build: NewBuild,
+    number: int,
     file_id: UUID,
     manifest_id: UUID,
     created_by: str,
     now: datetime,
-) -> int:
-    """Add a build with its root row and return its public number."""
-    number = rows.value(
+) -> None:
+    """Add a build with its root row, under a number that was drawn for it."""
+    rows.run(
         tx,
-        int,
         """
         WITH root AS (
-            INSERT INTO artifact (id, project_id, kind, app_id, created_at)
-            VALUES (%(artifact)s, %(project)s, 'build', %(app)s, %(now)s) RETURNING number
-        ), filled AS (
-            INSERT INTO build (artifact_id, file_id, manifest_id, file_name, size, digest, head_sha, head_repo_name,
-                               head_ref, facts, created_by)
-            VALUES (%(artifact)s, %(file)s, %(manifest)s, %(name)s, %(size)s, %(digest)s, %(sha)s, %(repo)s, %(ref)s,
-                    %(facts)s, %(by)s)
+            INSERT INTO artifact (id, project_id, number, kind, app_id, created_at)
+            VALUES (%(artifact)s, %(project)s, %(number)s, 'build', %(app)s, %(now)s) RETURNING id
         )
-        SELECT number FROM root
+        INSERT INTO build (artifact_id, file_id, manifest_id, file_name, size, digest, head_sha, head_repo_name, head_ref,
+                           facts, created_by)
+        SELECT id, %(file)s, %(manifest)s, %(name)s, %(size)s, %(digest)s, %(sha)s, %(repo)s, %(ref)s, %(facts)s, %(by)s
+          FROM root
         """,
         {
             "artifact": artifact_id,
             "project": project_id,
+            "number": number,
             "app": build.app_id,
             "file": file_id,
             "manifest": manifest_id,
@@ -81,8 +80,6 @@ def add(
             "now": now,
         },
     )
-    assert number is not None  # noqa: S101  RETURNING of one inserted row
-    return number
 
 
 def find(tx: Tx, project_ids: list[int], number: int) -> Build | None:

@@ -44,6 +44,7 @@ class Deletion:
     completed_at: datetime | None
     verified_at: datetime | None
     receipt: dict[str, Any] | None
+    recovered: bool = False
 
     @property
     def withdrawn_digest(self) -> str | None:
@@ -277,7 +278,7 @@ def _select(
         Deletion,
         """
         SELECT id, org_id, project_id, target, requested_by, reason, urgent, request_id, state, snapshots, artifacts,
-               rows, requested_at, journaled_at, completed_at, verified_at, receipt
+               rows, requested_at, journaled_at, completed_at, verified_at, receipt, recovered
           FROM deletion
          WHERE CASE %(by)s
                WHEN 'id' THEN id = %(id)s
@@ -357,7 +358,7 @@ def unjournaled_receipts(tx: Tx, limit: int) -> list[Deletion]:
         Deletion,
         """
         SELECT id, org_id, project_id, target, requested_by, reason, urgent, request_id, state, snapshots, artifacts,
-               rows, requested_at, journaled_at, completed_at, verified_at, receipt
+               rows, requested_at, journaled_at, completed_at, verified_at, receipt, recovered
           FROM deletion WHERE state = 'complete' AND receipt_journaled_at IS NULL
          ORDER BY completed_at LIMIT %(limit)s
         """,

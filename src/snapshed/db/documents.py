@@ -109,11 +109,12 @@ def _snapshot(tx: Tx, artifact_id: UUID) -> bytes | None:
         all_names=None if found.all_names is None else tuple(found.all_names),
         commit=Commit(**{field: getattr(found, field) for field in Commit.__dataclass_fields__}),
     )
-    return manifest.stored(said, artifact_id, found.created_at, found.created_by)
+    return manifest.stored(said, artifact_id, found.number, found.created_at, found.created_by)
 
 
 @dataclass(frozen=True, slots=True)
 class _Build:
+    number: int
     app_id: str
     file_name: str
     size: int
@@ -131,7 +132,7 @@ def _build(tx: Tx, artifact_id: UUID) -> bytes | None:
         tx,
         _Build,
         """
-        SELECT a.app_id, d.file_name, d.size, d.digest, d.head_sha, d.head_repo_name, d.head_ref, d.facts, a.created_at,
+        SELECT a.number, a.app_id, d.file_name, d.size, d.digest, d.head_sha, d.head_repo_name, d.head_ref, d.facts, a.created_at,
                d.created_by
           FROM artifact a JOIN build d ON d.artifact_id = a.id WHERE a.id = %(id)s AND a.deletion_id IS NULL
         """,
@@ -140,7 +141,7 @@ def _build(tx: Tx, artifact_id: UUID) -> bytes | None:
     if found is None:
         return None
     said = NewBuild(**{field: getattr(found, field) for field in NewBuild.__dataclass_fields__})
-    return build.stored(said, artifact_id, found.created_at, found.created_by)
+    return build.stored(said, artifact_id, found.number, found.created_at, found.created_by)
 
 
 def reports_of(tx: Tx, head_id: UUID) -> list[Reported]:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from snapshed.db import rows
 from snapshed.db.pool import Tx
+from snapshed.domain import ids
 from snapshed.domain.receipt import Keeps
 
 Purpose = Literal["receipt", "upload"]
@@ -23,6 +24,7 @@ class Installation:
     epoch: int
     protocol: int
     address: str | None
+    recovering: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class SigningKey:
 
 
 def find(tx: Tx) -> Installation | None:
-    return rows.one(tx, Installation, "SELECT id, epoch, protocol, address FROM installation")
+    return rows.one(tx, Installation, "SELECT id, epoch, protocol, address, recovering FROM installation")
 
 
 def found(tx: Tx, installation_id: UUID, epoch: int, protocol: int, first_number: int, now: datetime) -> None:
@@ -44,6 +46,37 @@ def found(tx: Tx, installation_id: UUID, epoch: int, protocol: int, first_number
         {"id": installation_id, "epoch": epoch, "protocol": protocol, "now": now},
     )
     rows.run(tx, "SELECT setval('artifact_number', %(first)s, false)", {"first": first_number})
+
+
+def take_over(tx: Tx, installation_id: UUID, epoch: int, protocol: int, why: str, now: datetime) -> None:
+    """Begin to recover under a new epoch: until `recovered`, nobody else may open this database. Numbers and ids of rows
+    begin above everything that an earlier epoch can have issued. No rule deletes
+    anything, and `why` says so, until a person confirms what came back."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO installation (id, epoch, protocol, created_at, recovering, retention_paused_for)
+        VALUES (%(id)s, %(epoch)s, %(protocol)s, %(now)s, true, %(why)s)
+            ON CONFLICT (only_one) DO UPDATE
+                    SET epoch = excluded.epoch, recovering = true, retention_paused_for = excluded.retention_paused_for
+        """,
+        {"id": installation_id, "epoch": epoch, "protocol": protocol, "now": now, "why": why},
+    )
+    rows.run(
+        tx,
+        """
+        SELECT setval('artifact_number', %(number)s, false),
+               setval(pg_get_serial_sequence('org', 'id'), %(row)s, false),
+               setval(pg_get_serial_sequence('project', 'id'), %(row)s, false),
+               setval(pg_get_serial_sequence('token', 'id'), %(row)s, false)
+        """,
+        {"number": ids.first_number(epoch), "row": ids.first_row(epoch)},
+    )
+
+
+def recovered(tx: Tx) -> None:
+    """Open the database to everybody again."""
+    rows.run(tx, "UPDATE installation SET recovering = false")
 
 
 def store_keeps(tx: Tx) -> Keeps:
@@ -126,7 +159,7 @@ def newest_key(tx: Tx, purpose: Purpose) -> SigningKey | None:
         SigningKey,
         """
         SELECT kid, private_pem, public_pem FROM signing_key
-         WHERE purpose = %(purpose)s ORDER BY created_at DESC LIMIT 1
+         WHERE purpose = %(purpose)s AND private_pem IS NOT NULL ORDER BY created_at DESC LIMIT 1
         """,
         {"purpose": purpose},
     )
@@ -138,4 +171,32 @@ def public_pem(tx: Tx, purpose: Purpose, kid: str) -> str | None:
         str,
         "SELECT public_pem FROM signing_key WHERE purpose = %(purpose)s AND kid = %(kid)s",
         {"purpose": purpose, "kid": kid},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    kid: str
+    public_pem: str
+
+
+def public_keys(tx: Tx, purpose: Purpose) -> list[PublicKey]:
+    """Every public key of a purpose, the newest first."""
+    return rows.many(
+        tx,
+        PublicKey,
+        "SELECT kid, public_pem FROM signing_key WHERE purpose = %(purpose)s ORDER BY created_at DESC, kid DESC",
+        {"purpose": purpose},
+    )
+
+
+def add_public_key(tx: Tx, purpose: Purpose, key: PublicKey) -> None:
+    """Keep the public half of a key whose private half is lost, so that what it signed can be checked."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO signing_key (kid, purpose, public_pem, created_at)
+        VALUES (%(kid)s, %(purpose)s, %(public)s, '-infinity') ON CONFLICT (kid) DO NOTHING
+        """,
+        {"kid": key.kid, "purpose": purpose, "public": key.public_pem},
     )

@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from snapshed.errors import Broken, DatabaseUnavailable
+from snapshed.errors import Broken, Busy, DatabaseUnavailable
 
 Tx = psycopg.Connection[TupleRow]
 """An open transaction. Whoever holds one may run statements and may not commit."""
@@ -120,6 +120,18 @@ class Database:
                     raise
                 time.sleep(random.uniform(0.01, 0.05) * (attempt + 1))  # noqa: S311  jitter, not a secret
         raise Broken("A transaction was retried to no end.")
+
+    @contextmanager
+    def alone(self, lock: int) -> Generator[None]:
+        """Hold an advisory lock of the first kind `lock` on a connection of its own, however many transactions pass.
+        Raises Busy if another process holds it."""
+        try:
+            with psycopg.connect(self.dsn, autocommit=True) as connection:
+                if connection.execute("SELECT pg_try_advisory_lock(%s, 0)", [lock]).fetchone() != (True,):
+                    raise Busy("Another process is recovering this database; wait for it to end.")
+                yield
+        except (pg.OperationalError, pg.InterfaceError) as lost:
+            raise DatabaseUnavailable("The connection to PostgreSQL was lost; try again in a moment.") from lost
 
     def answers(self) -> bool:
         """True if a trivial statement comes back."""

@@ -5,8 +5,10 @@ Writes happen in one transaction, the commit of a snapshot; nothing is updated l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 from uuid import UUID
 
@@ -77,25 +79,37 @@ class Listed:
     decision: str | None
 
 
-def add(tx: Tx, artifact_id: UUID, project_id: int, app_id: str, now: datetime) -> int:
-    """Add the root row and return the snapshot's public number."""
-    number = rows.value(
-        tx,
-        int,
-        """
-        INSERT INTO artifact (id, project_id, kind, app_id, created_at)
-        VALUES (%(id)s, %(project)s, 'snapshot', %(app)s, %(now)s) RETURNING number
-        """,
-        {"id": artifact_id, "project": project_id, "app": app_id, "now": now},
-    )
-    assert number is not None  # noqa: S101  RETURNING of one inserted row
+def next_number(tx: Tx) -> int:
+    """Draw the public number of an artifact to be. The manifest tells it, so that it outlives the database; one that is
+    drawn and not used is never given to another."""
+    number = rows.value(tx, int, "SELECT nextval('artifact_number')")
+    assert number is not None  # noqa: S101  nextval has a value
     return number
 
 
+def add(tx: Tx, artifact_id: UUID, project_id: int, app_id: str, number: int, now: datetime) -> None:
+    """Add the root row under a number that was drawn for it."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO artifact (id, project_id, number, kind, app_id, created_at)
+        VALUES (%(id)s, %(project)s, %(number)s, 'snapshot', %(app)s, %(now)s)
+        """,
+        {"id": artifact_id, "project": project_id, "number": number, "app": app_id, "now": now},
+    )
+
+
 def fill(
-    tx: Tx, artifact_id: UUID, manifest: Manifest, manifest_id: UUID, created_by: str, image_ids: dict[str, UUID]
+    tx: Tx,
+    artifact_id: UUID,
+    manifest: Manifest,
+    manifest_id: UUID,
+    created_by: str,
+    image_ids: Mapping[str, UUID],
+    withdrawn_by: Mapping[str, UUID] = MappingProxyType({}),
 ) -> None:
-    """Add the snapshot and its references; `image_ids` maps every digest to its locked live blob."""
+    """Add the snapshot and its references; `image_ids` maps every digest to its locked live blob, or `withdrawn_by` to the
+    deletion that withdrew it from this snapshot."""
     commit: Commit = manifest.commit
     rows.run(
         tx,
@@ -128,7 +142,10 @@ def fill(
     with (
         tx.cursor() as cursor,
         cursor.copy(
-            "COPY snapshot_image (artifact_id, name, image_id, digest, width, height, diff_threshold, facts) FROM STDIN"
+            """
+            COPY snapshot_image (artifact_id, name, image_id, digest, width, height, diff_threshold, facts, withdrawn_by)
+            FROM STDIN
+            """
         ) as copy,
     ):
         for image in manifest.images:
@@ -136,12 +153,13 @@ def fill(
                 (
                     artifact_id,
                     image.name,
-                    image_ids[image.digest],
+                    None if image.digest in withdrawn_by else image_ids[image.digest],
                     image.digest,
                     image.width,
                     image.height,
                     image.threshold,
                     Jsonb(image.facts),
+                    withdrawn_by.get(image.digest),
                 )
             )
 

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+from snapshed.domain.keys import is_digest
+from snapshed.domain.manifest import Told
 from snapshed.errors import Invalid
 
 MOST_TEXT = 255
@@ -106,12 +108,13 @@ def _check_storable(value: object, depth: int = 0) -> None:
             _check_storable(item, depth + 1)
 
 
-def stored(build: NewBuild, artifact_id: UUID, created_at: datetime, created_by: str) -> bytes:
+def stored(build: NewBuild, artifact_id: UUID, number: int, created_at: datetime, created_by: str) -> bytes:
     """The build's manifest as the store keeps it: enough to bring the build back if the database is lost."""
     holds: list[dict[str, Any]] = []  # none yet: a hold is written into the manifest when it is placed
     document = {
         "artifact_id": str(artifact_id),
         "kind": "build",
+        "number": number,
         "app_id": build.app_id,
         "created_at": created_at.isoformat(),
         "created_by": created_by,
@@ -120,3 +123,25 @@ def stored(build: NewBuild, artifact_id: UUID, created_at: datetime, created_by:
         "file": {"name": build.file_name, "size": build.size, "content_hash": build.digest, "metadata": build.facts},
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def of_build(told: Told) -> NewBuild:
+    """The build a stored manifest tells about. Raises Invalid."""
+    try:
+        file, commit = told.fields["file"], told.fields["commit"]
+        read = NewBuild(
+            app_id=told.fields["app_id"],
+            file_name=file["name"],
+            size=file["size"],
+            digest=file["content_hash"],
+            head_sha=commit["head_sha"],
+            head_repo_name=commit["head_repo_name"],
+            head_ref=commit["head_ref"],
+            facts=file["metadata"],
+        )
+        is_one = told.kind == "build" and is_digest(read.digest) and read.size >= 0
+    except (KeyError, TypeError):
+        raise Invalid("This is no manifest of a build.") from None
+    if not is_one:
+        raise Invalid("This is no manifest of a build.")
+    return read

@@ -9,6 +9,7 @@ uuid makes a second upload of the same bytes another object, so that a late remo
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from uuid import UUID
 
 SYSTEM = ".snapshed/"
@@ -21,6 +22,9 @@ RESERVE = ".snapshed/reserve"
 
 PROBE = ".snapshed/probe"
 """Put and removed at every start, to see whether the store keeps versions."""
+
+JOURNAL, RECEIPTS, PROJECTS = (f"{SYSTEM}{folder}/" for folder in ("journal", "receipts", "projects"))
+"""Where deletions, their signed receipts, and the names of organizations and projects are kept."""
 
 _KEY = re.compile(r"(\d+)/(\d+)/(\d+)/([0-9a-f]{64})\.([0-9a-f-]{36})")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -59,6 +63,26 @@ def org_of(key: str) -> int | None:
     return int(match[2]) if match else None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a storage key tells about its object."""
+
+    epoch: int
+    org_id: int
+    project_id: int
+    digest: str
+    blob_id: UUID
+
+
+def place_of(key: str) -> Place | None:
+    """Everything a storage key tells, or None if it is not one of our keys."""
+    match = _KEY.fullmatch(key)
+    try:
+        return Place(int(match[1]), int(match[2]), int(match[3]), match[4], UUID(match[5])) if match else None
+    except ValueError:
+        return None
+
+
 def is_digest(text: str) -> bool:
     """True for 64 lower-case hexadecimal digits."""
     return bool(_DIGEST.fullmatch(text))
@@ -66,12 +90,12 @@ def is_digest(text: str) -> bool:
 
 def journal_entry(deletion_id: UUID) -> str:
     """Where the journal says that a deletion was asked for."""
-    return f"{SYSTEM}journal/{deletion_id}.json"
+    return f"{JOURNAL}{deletion_id}.json"
 
 
 def journal_receipt(deletion_id: UUID) -> str:
     """Where the journal keeps a deletion's signed receipt."""
-    return f"{SYSTEM}receipts/{deletion_id}.json"
+    return f"{RECEIPTS}{deletion_id}.json"
 
 
 def retention_note(project_id: int, version: int) -> str:
@@ -82,3 +106,8 @@ def retention_note(project_id: int, version: int) -> str:
 def branch_hold_note(hold_id: UUID, *, is_released: bool) -> str:
     """Where the store is told that a branch is held, and where that it is held no longer."""
     return f"{SYSTEM}holds/{hold_id}.{'released' if is_released else 'placed'}.json"
+
+
+def project_names(project_id: int) -> str:
+    """Where the names of a project and its organization are kept."""
+    return f"{PROJECTS}{project_id}.json"

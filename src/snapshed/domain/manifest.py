@@ -88,7 +88,10 @@ def parse(body: bytes) -> Manifest:
         raise Invalid("Invalid json body") from None
     if not isinstance(document, dict):
         raise Invalid("Invalid json body")
-    fields = cast("dict[str, Any]", document)
+    return _read(cast("dict[str, Any]", document))
+
+
+def _read(fields: Mapping[str, Any]) -> Manifest:
     selective = _flag(fields, "selective")
     commit = _commit(fields)
     images = _images(fields)
@@ -286,13 +289,14 @@ def _all_names(
     return names
 
 
-def stored(manifest: Manifest, artifact_id: UUID, created_at: datetime, created_by: str) -> bytes:
+def stored(manifest: Manifest, artifact_id: UUID, number: int, created_at: datetime, created_by: str) -> bytes:
     """The manifest as the store keeps it: enough to bring the snapshot back if the database is lost."""
     commit = manifest.commit
     holds: list[str] = []  # none yet: a hold is written into the manifest when it is placed
     document = {
         "artifact_id": str(artifact_id),
         "kind": "snapshot",
+        "number": number,
         "app_id": manifest.app_id,
         "created_at": created_at.isoformat(),
         "created_by": created_by,
@@ -313,6 +317,65 @@ def stored(manifest: Manifest, artifact_id: UUID, created_at: datetime, created_
         },
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ToldHold:
+    """A hold as a stored manifest tells it."""
+
+    id: UUID
+    reason: str
+    placed_by: str
+    placed_at: datetime
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What every stored manifest tells, of a snapshot or a build. `number` is None in those of earlier releases."""
+
+    artifact_id: UUID
+    kind: str
+    number: int | None
+    created_at: datetime
+    created_by: str
+    holds: tuple[ToldHold, ...]
+    fields: Mapping[str, Any]
+
+
+def read_stored(text: bytes) -> Told:
+    """What a stored manifest tells. Raises Invalid for what is none."""
+    try:
+        fields = cast("dict[str, Any]", json.loads(text))
+        number = fields.get("number")
+        return Told(
+            artifact_id=UUID(fields["artifact_id"]),
+            kind=fields["kind"],
+            number=number if isinstance(number, int) else None,
+            created_at=datetime.fromisoformat(fields["created_at"]),
+            created_by=str(fields["created_by"]),
+            holds=tuple(
+                ToldHold(
+                    UUID(hold["id"]),
+                    hold["reason"],
+                    hold["placed_by"],
+                    datetime.fromisoformat(hold["placed_at"]),
+                    datetime.fromisoformat(hold["ends_at"]) if hold["ends_at"] else None,
+                )
+                for hold in fields["holds"]
+            ),
+            fields=fields,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Invalid("This is no stored manifest.") from None
+
+
+def of_snapshot(told: Told) -> Manifest:
+    """The snapshot a stored manifest tells about, as it was asked for. Raises Invalid."""
+    commit = told.fields.get("commit")
+    if told.kind != "snapshot" or not isinstance(commit, dict):
+        raise Invalid("This is no manifest of a snapshot.")
+    return _read({**told.fields, **cast("dict[str, Any]", commit)})
 
 
 class Standing(Protocol):
@@ -355,6 +418,7 @@ def contradicts(text: bytes, expected: bytes) -> bool:
         told = {hold["id"] for hold in said.pop("holds")}
         standing = {hold["id"] for hold in wanted.pop("holds")}
         del said["created_at"], wanted["created_at"]
+        said.setdefault("number", wanted["number"])  # those of earlier releases tell none
     except (ValueError, KeyError, TypeError, AttributeError):
         return True
     return said != wanted or not standing <= told

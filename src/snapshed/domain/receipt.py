@@ -39,13 +39,21 @@ def meaning(keeps: Keeps) -> str:
     return _KEEPS[keeps]
 
 
-def scope(keeps: Keeps) -> list[str]:
-    """What a receipt speaks for and what it does not, given what the store was seen to keep."""
+_RECOVERED = (
+    "The database was lost while this deletion was under way, and it was taken from the store's journal: the objects "
+    "counted are those that stood in its project then, and that nothing named, whichever deletion had let go of them."
+)
+
+
+def scope(keeps: Keeps, *, recovered: bool = False) -> list[str]:
+    """What a receipt speaks for and what it does not, given what the store was seen to keep; `recovered` if the deletion
+    was taken from the journal after the database was lost."""
     return [
         "Speaks for the object store, the database rows and the trace rows of this installation.",
         _KEEPS[keeps],
         "Does not speak for backups, replicas and write-ahead logs of the database, for copies made beneath the store, "
         "such as snapshots of its disk, nor for copies people downloaded.",
+        *([_RECOVERED] if recovered else []),
     ]
 
 

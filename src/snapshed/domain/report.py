@@ -10,6 +10,7 @@ from uuid import UUID
 
 from snapshed.domain import categorise
 from snapshed.domain.categorise import Category, Outcome, Pair, ThresholdOrigin
+from snapshed.errors import Invalid
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height on the canvas of both images, in pixels."""
@@ -265,3 +266,65 @@ def contradicts(
     except (ValueError, KeyError, TypeError, AttributeError):
         return True
     return False
+
+
+# --- Read back --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A stored report: its sides, and what became of every name."""
+
+    head: Side
+    base: Side
+    algorithm: str
+    summary: dict[str, int]
+    results: tuple[Result, ...]
+
+
+def read_stored(text: bytes) -> Told:
+    """What a stored report tells. Raises Invalid for what is none."""
+    try:
+        fields = cast("dict[str, Any]", json.loads(text))
+        return Told(
+            head=Side(UUID(fields["head"]), int(fields["head_artifact_id"])),
+            base=Side(UUID(fields["base"]), int(fields["base_artifact_id"])),
+            algorithm=str(fields["algorithm"]),
+            summary={name: int(number) for name, number in fields["summary"].items()},
+            results=tuple(_result(name, image) for name, image in fields["images"].items()),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Invalid("This is no stored report.") from None
+
+
+def _result(name: str, image: Mapping[str, Any]) -> Result:
+    """One name as it was told; a report of an earlier release tells less."""
+    mask = image.get("diff_mask_image_id")
+    boxes = tuple((box["x"], box["y"], box["width"], box["height"]) for box in image.get("regions") or ())
+    return Result(
+        name=name,
+        category=image["status"],
+        head_digest=image["head_hash"],
+        base_digest=image["base_hash"],
+        previous_name=image["previous_image_file_name"],
+        changed_pixels=image["changed_pixels"],
+        total_pixels=image["total_pixels"],
+        threshold=image["threshold"],
+        head_width=image["after_width"],
+        head_height=image["after_height"],
+        base_width=image["before_width"],
+        base_height=image["before_height"],
+        reason=image["reason"],
+        detail=image["detail"],
+        mask_id=None if mask is None else UUID(mask),
+        threshold_from=image.get("threshold_from"),
+        regions=boxes or None,
+        fingerprint=image.get("fingerprint"),
+        explanation=image.get("explanation"),
+        moved_by=image.get("moved_by"),
+    )
+
+
+def is_kept(result: Result) -> bool:
+    """Whether the database keeps a row of it: of every decoded pair, and of every name that is not unchanged."""
+    return result.category != "unchanged" or result.total_pixels is not None

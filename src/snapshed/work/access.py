@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from snapshed.db import access, installation
-from snapshed.db.access import Project, SignIn, Token
+from snapshed.db.access import Org, Project, SignIn, Token
 from snapshed.db.pool import Tx
-from snapshed.domain import grants
+from snapshed.domain import grants, keys, names
 from snapshed.domain.grants import Grant, Scope
-from snapshed.errors import Conflict, Invalid, NotFound, Unauthenticated
+from snapshed.errors import Conflict, Invalid, NotFound, StoreUnavailable, Unauthenticated
 from snapshed.resources import Resources
 
 _BROWSER_LIFE = timedelta(days=14)
@@ -57,13 +58,43 @@ def first_start(resources: Resources, address: str) -> str | None:
         org = access.add_org(tx, "main", resources.now())
         access.add_project(tx, org.id, "main", resources.now())
         installation.remember_address(tx, address)
-        secret, token_id = _new_token(resources, tx, org.id, org.slug, None, "admin", ["admin"], address)
-        once = secrets.token_urlsafe(32)
-        sign_in = SignIn(token_id, secrets.token_urlsafe(16), resources.now() + _ONCE_LIFE)
-        access.add_sign_in(tx, "once", grants.digest(once), sign_in)
-        # Inside the transaction on purpose: if the file cannot be written, the first start has not happened.
-        _write_private(resources.settings.data / "admin-token", secret + "\n")
+        once = _let_in(resources, tx, org, address)
+    with suppress(StoreUnavailable):  # then a worker does it
+        note_names(resources)
+    return once
+
+
+def let_in_again(resources: Resources, address: str) -> str | None:
+    """After a rebuild, which has no tokens: a new admin token in DIR/admin-token, of the organization `main` or else the
+    oldest, and a path that signs a person in once. None if there is no organization."""
+
+    def write(tx: Tx) -> str | None:
+        installation.remember_address(tx, address)
+        org = access.find_org(tx, "main") or access.oldest_org(tx)
+        return None if org is None else _let_in(resources, tx, org, address)
+
+    return resources.database.run(write)
+
+
+def _let_in(resources: Resources, tx: Tx, org: Org, address: str) -> str:
+    secret, token_id = _new_token(resources, tx, org.id, org.slug, None, "admin", ["admin"], address)
+    once = secrets.token_urlsafe(32)
+    sign_in = SignIn(token_id, secrets.token_urlsafe(16), resources.now() + _ONCE_LIFE)
+    access.add_sign_in(tx, "once", grants.digest(once), sign_in)
+    # Inside the transaction on purpose: if the file cannot be written, nobody has been let in.
+    _write_private(resources.settings.data / "admin-token", secret + "\n")
     return f"/sign-in/once/{once}"
+
+
+def note_names(resources: Resources) -> int:
+    """Write the names of projects into the store, so that a rebuild knows what the numbers in its keys stand for.
+    Returns how many were new to it. Raises StoreUnavailable; a worker tries again."""
+    with resources.database.transaction() as tx:
+        unnamed = access.unnamed_projects(tx)
+    for project in unnamed:
+        resources.store.note(keys.project_names(project.id), names.written(project))
+        resources.database.run(lambda tx, project=project: access.project_named(tx, project.id, resources.now()))
+    return len(unnamed)
 
 
 def _write_private(file: Path, text: str) -> None:
@@ -90,7 +121,10 @@ def add_project(resources: Resources, org_slug: str, project_slug: str) -> Proje
         assert project is not None  # noqa: S101  inserted above
         return project
 
-    return resources.database.run(add)
+    added = resources.database.run(add)
+    with suppress(StoreUnavailable):  # then a worker does it
+        note_names(resources)
+    return added
 
 
 def _is_slug(text: str) -> bool:

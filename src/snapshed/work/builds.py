@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from snapshed.db import access, blobs, builds, outbox, sessions
+from snapshed.db import access, blobs, builds, outbox, sessions, snapshots
 from snapshed.db.access import Project
 from snapshed.db.builds import Build
 from snapshed.db.outbox import Due
@@ -33,23 +33,29 @@ def add(resources: Resources, project: Project, principal: str, wanted: NewBuild
         opened_at=now,
         ends_at=now + resources.settings.session_ttl,
     )
-    resources.database.run(lambda tx: sessions.add(tx, session))
+
+    def begin(tx: Tx) -> int:
+        sessions.add(tx, session)
+        return snapshots.next_number(tx)
+
+    number = resources.database.run(begin)
     try:
-        return _commit_with(resources, project, wanted, session, data)
+        _commit_with(resources, project, wanted, session, number, data)
     except SnapshedError:
         _abandon(resources, session)
         raise
+    return number
 
 
 def _commit_with(
-    resources: Resources, project: Project, wanted: NewBuild, session: Session, data: bytes | memoryview
-) -> int:
-    text = build.stored(wanted, session.artifact_id, session.opened_at, session.principal)
+    resources: Resources, project: Project, wanted: NewBuild, session: Session, number: int, data: bytes | memoryview
+) -> None:
+    text = build.stored(wanted, session.artifact_id, number, session.opened_at, session.principal)
     drafts = [Draft("file", wanted.digest, data), Draft("manifest", sha256(text), text)]
     owner = ForSession(session.id, project.org_id, project.id)
     file, manifest = store(resources, owner, drafts, announced="upload.announced", stored="snapshot.stored")
 
-    def commit(tx: Tx) -> int:
+    def commit(tx: Tx) -> None:
         if access.lock_project_shared(tx, project.id) != "active":
             raise NotFound("This project does not exist.")
         current = sessions.lock(tx, session.id)
@@ -58,17 +64,15 @@ def _commit_with(
         if len(blobs.make_live(tx, [file.id, manifest.id])) != 2:
             raise SessionOver("over")
         now = resources.now()
-        number = builds.add(tx, session.artifact_id, project.id, wanted, file.id, manifest.id, session.principal, now)
+        builds.add(tx, session.artifact_id, project.id, wanted, number, file.id, manifest.id, session.principal, now)
         sessions.commit(tx, session.id, f"build:{session.id}", number, now)
         end_sessions(resources, tx, [session.id])
         facts = {"project": project.slug, "app_id": wanted.app_id, "bytes": wanted.size, "head_sha": wanted.head_sha}
         trace = Due(resources.new_id(), ids.trace_id(session.artifact_id), "build", now, facts)
         outbox.announce(tx, session.artifact_id, trace)
-        return number
 
-    number = resources.database.run(commit)
+    resources.database.run(commit)
     resources.failpoints.reach("snapshot.committed")
-    return number
 
 
 def _abandon(resources: Resources, session: Session) -> None:

@@ -216,7 +216,7 @@ def _document(tx: Tx, deletion: Deletion) -> dict[str, Any]:
             }
             for failure in releases.failures(tx, deletion.id)
         ],
-        "scope": receipt.scope(installation.store_keeps(tx)),
+        "scope": receipt.scope(installation.store_keeps(tx), recovered=deletion.recovered),
         "signature": None,
     }
 

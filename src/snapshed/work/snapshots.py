@@ -39,9 +39,10 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a create is going to do: answer with an old snapshot, or commit with an open session."""
+    """What a create is going to do: answer with an old snapshot, or commit with an open session. `number` is the old
+    snapshot's, or was drawn for the new one."""
 
-    repeated: int | None
+    number: int
     session: Session | None
 
 
@@ -59,12 +60,11 @@ def create(
         return _decide(resources, tx, project, principal, wanted, request_hash)
 
     decided = resources.database.run(decide)
-    if decided.repeated is not None:
-        return Created(decided.repeated, len(wanted.images))
-    session = decided.session
-    assert session is not None  # noqa: S101  _decide gives one or the other
+    number, session = decided.number, decided.session
+    if session is None:
+        return Created(number, len(wanted.images))
     try:
-        number = _commit_with(resources, project, principal, wanted, request_hash, session)
+        _commit_with(resources, project, principal, wanted, request_hash, session, number)
     except SessionOver:
         # The same request, sent twice and overlapping: the other one has committed with this session meanwhile.
         with resources.database.transaction() as tx:
@@ -89,7 +89,7 @@ def _decide_in(tx: Tx, project: Project, session_id: UUID, request_hash: str) ->
         raise NotFound("This upload session does not exist; ask for new upload options.")
     if session.state != "open":
         raise SessionOver(session.state)
-    return Plan(None, session)
+    return Plan(snapshots.next_number(tx), session)
 
 
 def _deleted_since(number: int) -> Conflict:
@@ -109,7 +109,7 @@ def _decide(
         return Plan(before.number, None)
     session_id = sessions.matching(tx, project.id, wanted.digests)
     if session_id is not None:
-        return Plan(None, sessions.find(tx, session_id))
+        return Plan(snapshots.next_number(tx), sessions.find(tx, session_id))
     if before:
         raise _deleted_since(before.number)
     session = Session(
@@ -127,27 +127,32 @@ def _decide(
     if missing := [digest for digest in wanted.digests if digest not in found]:
         raise MissingImages(missing)
     sessions.add(tx, session)
-    return Plan(None, session)
+    return Plan(snapshots.next_number(tx), session)
 
 
 def _commit_with(
-    resources: Resources, project: Project, principal: str, wanted: Manifest, request_hash: str, session: Session
-) -> int:
+    resources: Resources,
+    project: Project,
+    principal: str,
+    wanted: Manifest,
+    request_hash: str,
+    session: Session,
+    number: int,
+) -> None:
     owner = ForSession(session.id, project.org_id, project.id)
     now = resources.now()
-    text = manifest.stored(wanted, session.artifact_id, now, principal)
+    text = manifest.stored(wanted, session.artifact_id, number, now, principal)
     (stored,) = store(resources, owner, [Draft("manifest", sha256(text), text)], stored="snapshot.stored")
 
-    def commit(tx: Tx) -> int:
-        return _commit(resources, tx, project, principal, wanted, request_hash, session.id, stored.id)
+    def commit(tx: Tx) -> None:
+        _commit(resources, tx, project, principal, wanted, request_hash, session.id, number, stored.id)
 
     try:
-        number = resources.database.run(commit)
+        resources.database.run(commit)
     except SnapshedError:
         give_up(resources, [stored.id], settled=True)
         raise
     resources.failpoints.reach("snapshot.committed")
-    return number
 
 
 def _commit(
@@ -158,8 +163,9 @@ def _commit(
     wanted: Manifest,
     request_hash: str,
     session_id: UUID,
+    number: int,
     manifest_id: UUID,
-) -> int:
+) -> None:
     """T4: references to locked live blobs, all or nothing; then the session ends and the comparisons begin."""
     if access.lock_project_shared(tx, project.id) != "active":
         raise NotFound("This project does not exist.")
@@ -173,7 +179,7 @@ def _commit(
         raise SessionOver("over")
     now = resources.now()
     artifact_id = session.artifact_id
-    number = snapshots.add(tx, artifact_id, project.id, wanted.app_id, now)
+    snapshots.add(tx, artifact_id, project.id, wanted.app_id, number, now)
     snapshots.fill(tx, artifact_id, wanted, manifest_id, principal, found)
     sessions.commit(tx, session_id, request_hash, number, now)
     end_sessions(resources, tx, [session_id])
@@ -187,7 +193,6 @@ def _commit(
     }
     outbox.announce(tx, artifact_id, Due(resources.new_id(), ids.trace_id(artifact_id), "snapshot", now, facts))
     _start_comparisons(resources, tx, project, wanted, artifact_id)
-    return number
 
 
 def _start_comparisons(resources: Resources, tx: Tx, project: Project, wanted: Manifest, artifact_id: UUID) -> None:

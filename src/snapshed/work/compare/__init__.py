@@ -240,7 +240,7 @@ def _commit(
     wanted = {report_id} | {result.mask_id for result in results if result.mask_id} - set(shared)
     if len(blobs.make_live(tx, sorted(wanted))) != len(wanted):
         raise OwnerGone("What was stored for this comparison has been condemned.")
-    kept = [result for result in results if result.category != "unchanged" or result.total_pixels is not None]
+    kept = [result for result in results if report.is_kept(result)]
     comparisons.add_results(tx, owner.comparison_id, kept)
     now = resources.now()
     counts = report.counts(results)

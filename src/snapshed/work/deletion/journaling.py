@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
 from uuid import UUID
 
 from snapshed.db import deletions
 from snapshed.db.deletions import Deletion
 from snapshed.db.pool import Tx
-from snapshed.domain import keys, receipt
+from snapshed.domain import keys
+from snapshed.domain.journal import Entry, written
 from snapshed.errors import StoreUnavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources
@@ -24,7 +23,7 @@ def journal(resources: Resources, deletion_id: UUID) -> bool:
         deletion = deletions.find(tx, deletion_id)
     if deletion is None or deletion.journaled_at is not None:
         return True
-    entry = json.dumps(_entry(deletion, resources.installation.epoch)).encode()
+    entry = written(_entry(deletion), resources.installation.epoch)
     try:
         resources.store.note(keys.journal_entry(deletion.id), entry)
     except StoreUnavailable as failed:
@@ -41,19 +40,19 @@ def journal(resources: Resources, deletion_id: UUID) -> bool:
     return True
 
 
-def _entry(deletion: Deletion, epoch: int) -> dict[str, Any]:
+def _entry(deletion: Deletion) -> Entry:
     """For a withdrawal, pairs of artifact and digest: the artifacts stay, without that image."""
-    artifacts = [str(artifact) for artifact in deletion.artifacts]
     digest = deletion.withdrawn_digest
-    return {
-        "deletion": str(deletion.id),
-        "artifacts": artifacts if digest is None else [],
-        "images": [] if digest is None else [[artifact, digest] for artifact in artifacts],
-        "requested_at": receipt.moment(deletion.requested_at),
-        "requested_by": deletion.requested_by,
-        "reason": deletion.reason,
-        "epoch": epoch,
-    }
+    return Entry(
+        deletion_id=deletion.id,
+        artifacts=tuple(deletion.artifacts) if digest is None else (),
+        images=() if digest is None else tuple((artifact, digest) for artifact in deletion.artifacts),
+        requested_at=deletion.requested_at,
+        requested_by=deletion.requested_by,
+        reason=deletion.reason,
+        org_id=deletion.org_id,
+        project_id=deletion.project_id,
+    )
 
 
 def journal_waiting(resources: Resources, limit: int = 100) -> int:

@@ -1,0 +1,166 @@
+"""What a recovery writes: objects the store has and no row names yet, deletions only its journal knows, and what those
+let go of. Nothing else works on the database meanwhile."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from psycopg.types.json import Json, Jsonb
+
+from snapshed.db import rows
+from snapshed.db.blobs import NewBlob
+from snapshed.db.deletions import Deletion
+from snapshed.db.pool import Tx
+
+
+def make_live(tx: Tx, project_id: int, blobs: list[NewBlob], made_of: list[UUID], now: datetime) -> None:
+    """Add objects that the store has as live rows; rows that only announced them turn live."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO blob (id, project_id, kind, digest, size, storage_key, state, made_of, announced_at)
+        SELECT n.id, %(project)s, n.kind, n.digest, n.size, n.storage_key, 'live', %(made_of)s, %(now)s
+          FROM unnest(%(ids)s::uuid[], %(kinds)s::text[], %(digests)s::text[], %(sizes)s::bigint[], %(keys)s::text[])
+               AS n (id, kind, digest, size, storage_key)
+            ON CONFLICT (id) DO UPDATE
+                    SET state = 'live', put_deadline = NULL, session_id = NULL, comparison_id = NULL, artifact_id = NULL
+                  WHERE blob.state = 'pending'
+        """,
+        {
+            "project": project_id,
+            "made_of": made_of,
+            "now": now,
+            "ids": [blob.id for blob in blobs],
+            "kinds": [blob.kind for blob in blobs],
+            "digests": [blob.digest for blob in blobs],
+            "sizes": [blob.size for blob in blobs],
+            "keys": [blob.storage_key for blob in blobs],
+        },
+    )
+
+
+def artifacts(tx: Tx) -> set[UUID]:
+    """Every artifact that has a row, marked ones too."""
+    return set(rows.column(tx, UUID, "SELECT id FROM artifact"))
+
+
+def deletions(tx: Tx) -> set[UUID]:
+    """Every deletion that has a row."""
+    return set(rows.column(tx, UUID, "SELECT id FROM deletion"))
+
+
+def add_deletion(tx: Tx, deletion: Deletion, receipt_journaled_at: datetime | None) -> None:
+    """Add a deletion as the journal tells it: complete with its receipt, or open again."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO deletion (id, org_id, project_id, target, requested_by, reason, urgent, state, snapshots, artifacts, rows,
+                              requested_at, journaled_at, completed_at, verified_at, receipt, receipt_journaled_at, recovered)
+        VALUES (%(id)s, %(org)s, %(project)s, %(target)s, %(by)s, %(reason)s, %(urgent)s, %(state)s, %(snapshots)s,
+                %(artifacts)s, %(rows)s, %(at)s, %(journaled)s, %(completed)s, %(verified)s, %(receipt)s,
+                %(receipt_journaled)s, true)
+        """,
+        {
+            "id": deletion.id,
+            "org": deletion.org_id,
+            "project": deletion.project_id,
+            "target": Jsonb(deletion.target),
+            "by": deletion.requested_by,
+            "reason": deletion.reason,
+            "urgent": deletion.urgent,
+            "state": deletion.state,
+            "snapshots": deletion.snapshots,
+            "artifacts": deletion.artifacts,
+            "rows": Json(deletion.rows),
+            "at": deletion.requested_at,
+            "journaled": deletion.journaled_at,
+            "completed": deletion.completed_at,
+            "verified": deletion.verified_at,
+            "receipt": None if deletion.receipt is None else Json(deletion.receipt),
+            "receipt_journaled": receipt_journaled_at,
+        },
+    )
+
+
+def reopened(tx: Tx) -> list[UUID]:
+    """Deletions from the journal that are to be finished."""
+    return rows.column(
+        tx, UUID, "SELECT id FROM deletion WHERE recovered AND state = 'removing' ORDER BY requested_at, id"
+    )
+
+
+def release_standing(tx: Tx, deletion_id: UUID) -> None:
+    """Let a deletion from the journal answer for every tombstone that stands in its project, or without one in its
+    organization: which of them it had let go of, nobody knows any more."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO release (deletion_id, blob_id, kind, digest, bytes, storage_key)
+        SELECT d.id, t.blob_id, t.kind, t.digest, t.bytes, t.storage_key
+          FROM deletion d JOIN project p ON p.org_id = d.org_id AND (d.project_id IS NULL OR p.id = d.project_id)
+          JOIN tombstone t ON t.project_id = p.id
+         WHERE d.id = %(id)s
+            ON CONFLICT (deletion_id, blob_id) DO NOTHING
+        """,
+        {"id": deletion_id},
+    )
+
+
+def release_shared(tx: Tx, deletion_id: UUID, project_id: int, digests: list[str]) -> None:
+    """Let a deletion answer for live images of these digests as well: a manifest it took, and that still stood, named
+    them, and others do now."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO release (deletion_id, blob_id, kind, digest, bytes, storage_key)
+        SELECT %(deletion)s, b.id, b.kind, b.digest, b.size, b.storage_key FROM blob b
+         WHERE b.project_id = %(project)s AND b.kind = 'image' AND b.state = 'live' AND b.digest = ANY(%(digests)s)
+            ON CONFLICT (deletion_id, blob_id) DO NOTHING
+        """,
+        {"deletion": deletion_id, "project": project_id, "digests": digests},
+    )
+
+
+# --- Comparisons ----------------------------------------------------------------------------------------------------
+
+
+def add_comparison(tx: Tx, comparison_id: UUID, head_id: UUID, base_id: UUID, at: datetime) -> bool:
+    """Add a comparison of two unmarked artifacts, to be finished in this transaction; False if a side is not here, or the
+    pair has one that is finished. One that waits is taken."""
+    return bool(
+        rows.value(
+            tx,
+            bool,
+            """
+            INSERT INTO comparison (id, head_id, base_id, created_at)
+            SELECT %(id)s, h.id, b.id, %(at)s FROM artifact h, artifact b
+             WHERE h.id = %(head)s AND b.id = %(base)s AND h.deletion_id IS NULL AND b.deletion_id IS NULL
+                ON CONFLICT ON CONSTRAINT comparison_pair_is_unique DO NOTHING
+            RETURNING true
+            """,
+            {"id": comparison_id, "head": head_id, "base": base_id, "at": at},
+        )
+    )
+
+
+def heads_without(tx: Tx, artifact_ids: list[UUID]) -> list[UUID]:
+    """Those unmarked snapshots that build on a commit and have no comparison."""
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT s.artifact_id FROM snapshot s JOIN artifact a ON a.id = s.artifact_id
+         WHERE s.artifact_id = ANY(%(ids)s) AND s.base_sha IS NOT NULL AND a.deletion_id IS NULL
+           AND NOT EXISTS (SELECT FROM comparison c WHERE c.head_id = s.artifact_id)
+         ORDER BY s.artifact_id
+        """,
+        {"ids": artifact_ids},
+    )
+
+
+def live_blobs(tx: Tx, blob_ids: list[UUID]) -> set[UUID]:
+    """Those objects that have a live row."""
+    return set(
+        rows.column(tx, UUID, "SELECT id FROM blob WHERE id = ANY(%(ids)s) AND state = 'live'", {"ids": blob_ids})
+    )
