@@ -62,6 +62,10 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connections."""
         self._http.close()
 
     def page(self, number: str) -> str:

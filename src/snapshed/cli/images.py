@@ -6,6 +6,7 @@ No image is decoded here, and none is held in memory.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import warnings
@@ -69,7 +70,7 @@ def scan(folder: Path) -> Scan:
     left_out: list[str] = []
     measured: list[_Measured] = []
     for name, path in _named(folder, left_out):
-        size = _size(path)
+        size = size_of(path)
         if size is None:
             left_out.append(f"{name} is not a readable PNG or JPEG file and is left out.")
         else:
@@ -84,7 +85,7 @@ def survey(folder: Path) -> Scan:
     left_out: list[str] = []
     measured: list[_Measured] = []
     for name, path in _named(folder, left_out):
-        width, height = _size(path) or (0, 0)
+        width, height = size_of(path) or (0, 0)
         measured.append((name, path, width, height))
     return _scanned(measured, left_out)
 
@@ -125,12 +126,12 @@ def _walk(folder: Path, prefix: str, above: frozenset[_Id], left_out: list[str])
             yield name, Path(entry.path)
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def size_of(file: Path | bytes) -> tuple[int, int] | None:
     """Width and height from the header alone; None if it is not that of a PNG or JPEG file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
+            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=("PNG", "JPEG")) as image:
                 return image.size
     except Image.DecompressionBombError:
         # Pillow refuses from its own limit on, which lies above ours; how far above makes no difference.
