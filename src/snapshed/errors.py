@@ -8,6 +8,7 @@
     ├── Unavailable   try again later
     │   ├── DatabaseUnavailable · StoreUnavailable · Busy
     └── Broken        a promise does not hold: stop, keep everything, call a person
+        └── Behind
 
 An error carries fields and builds its own sentence. No error knows about HTTP or exit codes: those tables are in
 `problems` and `cli`.
@@ -160,3 +161,9 @@ class Broken(SnapshedError):
     """A promise does not hold. Everything is kept and a person is needed."""
 
     code = "broken"
+
+
+class Behind(Broken):
+    """The database is older than the object store, and has not caught up yet."""
+
+    code = "behind"

@@ -23,7 +23,7 @@ from snapshed.db.installation import Installation, Purpose, SigningKey
 from snapshed.db.migrate import migrate
 from snapshed.db.pool import Database, Tx, refuse_inside_transaction
 from snapshed.domain import grants, ids, keys
-from snapshed.errors import Broken
+from snapshed.errors import Behind, Broken
 from snapshed.failpoints import Failpoints
 from snapshed.queue import Queue
 from snapshed.settings import Settings
@@ -126,8 +126,8 @@ def _installation(database: Database, store: Store) -> Installation:
         raise Broken(f"The database follows protocol {known.protocol} and this version protocol {PROTOCOL}; upgrade.")
     if known.recovering:
         raise Broken(
-            "A rebuild of this database has begun and not ended, so it is not opened. Run `snapshed rebuild` again; "
-            "it goes on from what is there."
+            "A rebuild or restore of this database has begun and not ended, so it is not opened. Run `snapshed rebuild` or "
+            "`snapshed restore` again; it goes on from what is there."
         )
     if in_store is None:
         write_marker(database, store, known)
@@ -136,12 +136,37 @@ def _installation(database: Database, store: Store) -> Installation:
             "The object store belongs to another installation. Nothing was changed; "
             "give every installation a store, or a prefix of a bucket, of its own."
         )
-    elif int(in_store.get("epoch", 0)) > known.epoch:
-        raise Broken(
-            f"The object store is in epoch {in_store['epoch']} and the database in epoch {known.epoch}: another database has "
-            "taken this store over since. Nothing was changed; use that one."
-        )
+    else:
+        _refuse_if_behind(store, in_store, known)
     return known
+
+
+def _refuse_if_behind(store: Store, marker: dict[str, Any], known: Installation) -> None:
+    """A database that is older than the store would issue numbers twice, show what was deleted, and take what was stored
+    since for orphans."""
+    epoch = int(marker.get("epoch", 0))
+    if epoch > known.epoch:
+        raise Broken(
+            f"The object store is in epoch {epoch} and the database in epoch {known.epoch}: another database has taken this "
+            "store over since. Nothing was changed; use that one. If it is lost, `snapshed recover` lets this one catch up."
+        )
+    text = store.get(keys.MARK)
+    told = {} if text is None else cast("dict[str, Any]", json.loads(text))
+    if told.get("epoch") == known.epoch and told.get("mark", 0) > known.mark:
+        raise Behind(
+            "The database is older than the object store, as after restoring a backup. Nothing was changed; `snapshed "
+            "serve` lets it catch up before it opens, and so does `snapshed recover`."
+        )
+
+
+def raise_mark(resources: Resources) -> int:
+    """Let the store know how far the installation has lived. Returns 1 if there was news. Raises StoreUnavailable."""
+    mark = resources.database.run(installation.raise_mark)
+    if mark is None:
+        return 0
+    document = {"epoch": resources.installation.epoch, "mark": mark}
+    resources.store.note(keys.MARK, json.dumps(document).encode())
+    return 1
 
 
 def refuse_other_store(resources: Resources) -> None:

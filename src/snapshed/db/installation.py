@@ -25,6 +25,7 @@ class Installation:
     protocol: int
     address: str | None
     recovering: bool
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class SigningKey:
 
 
 def find(tx: Tx) -> Installation | None:
-    return rows.one(tx, Installation, "SELECT id, epoch, protocol, address, recovering FROM installation")
+    return rows.one(tx, Installation, "SELECT id, epoch, protocol, address, recovering, mark FROM installation")
 
 
 def found(tx: Tx, installation_id: UUID, epoch: int, protocol: int, first_number: int, now: datetime) -> None:
@@ -72,6 +73,27 @@ def take_over(tx: Tx, installation_id: UUID, epoch: int, protocol: int, why: str
         """,
         {"number": ids.first_number(epoch), "row": ids.first_row(epoch)},
     )
+
+
+def raise_mark(tx: Tx) -> int | None:
+    """Raise the mark if numbers were issued or deletions asked for since it last rose. Returns it then."""
+    return rows.value(
+        tx,
+        int,
+        """
+        UPDATE installation i SET mark = i.mark + 1, marked_at_state = n.state
+          -- The first number of a sequence is its last one before it was drawn, too.
+          FROM (SELECT (SELECT concat_ws(' ', last_value, is_called) FROM artifact_number) || ' ' ||
+                       (SELECT concat_ws(' ', last_value, is_called) FROM deletion_seq_seq) AS state) n
+         WHERE i.marked_at_state <> n.state
+        RETURNING i.mark
+        """,
+    )
+
+
+def begin_recovery(tx: Tx) -> None:
+    """Close the database to everybody until it is recovered."""
+    rows.run(tx, "UPDATE installation SET recovering = true")
 
 
 def recovered(tx: Tx) -> None:

@@ -5,7 +5,9 @@ Nothing here knows a table.
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from snapshed.errors import Broken, Busy, DatabaseUnavailable
+from snapshed.errors import Broken, Busy, Conflict, DatabaseUnavailable
 
 Tx = psycopg.Connection[TupleRow]
 """An open transaction. Whoever holds one may run statements and may not commit."""
@@ -27,6 +29,9 @@ T = TypeVar("T")
 
 _ATTEMPTS = 6
 """A deadlock or serialization failure is tried again this often; the lock order makes even one rare."""
+
+_NAME = f"snapshed {os.getpid()} {secrets.token_hex(4)}"
+"""How this process's connections are called, so that whoever must be alone sees others."""
 
 _inside: ContextVar[bool] = ContextVar("inside_transaction", default=False)
 
@@ -43,6 +48,7 @@ def _prepare(connection: Tx) -> None:
     connection.execute("SET lock_timeout = '30s'")
     connection.execute("SET idle_in_transaction_session_timeout = '60s'")
     connection.execute("SET timezone = 'UTC'")
+    connection.execute("SELECT set_config('application_name', %s, false)", [_NAME])
     # A server may have other defaults. The second look of a condemn pass needs a snapshot of its own, and what a
     # removal follows must not be forgotten by a power loss.
     connection.execute("SET default_transaction_isolation = 'read committed'")
@@ -124,11 +130,22 @@ class Database:
     @contextmanager
     def alone(self, lock: int) -> Generator[None]:
         """Hold an advisory lock of the first kind `lock` on a connection of its own, however many transactions pass.
-        Raises Busy if another process holds it."""
+        Raises Busy if another process holds it, and Conflict if another process of ours uses the database."""
         try:
             with psycopg.connect(self.dsn, autocommit=True) as connection:
                 if connection.execute("SELECT pg_try_advisory_lock(%s, 0)", [lock]).fetchone() != (True,):
                     raise Busy("Another process is recovering this database; wait for it to end.")
+                others = connection.execute(
+                    """
+                    SELECT FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name LIKE 'snapshed %%' AND application_name <> %s
+                    """,
+                    [_NAME],
+                )
+                if others.fetchone():
+                    raise Conflict(
+                        "A server or worker still uses this database; nothing was changed. Stop every one of them first."
+                    )
                 yield
         except (pg.OperationalError, pg.InterfaceError) as lost:
             raise DatabaseUnavailable("The connection to PostgreSQL was lost; try again in a moment.") from lost

@@ -3,6 +3,7 @@ let go of. Nothing else works on the database meanwhile."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -40,14 +41,69 @@ def make_live(tx: Tx, project_id: int, blobs: list[NewBlob], made_of: list[UUID]
     )
 
 
-def artifacts(tx: Tx) -> set[UUID]:
-    """Every artifact that has a row, marked ones too."""
-    return set(rows.column(tx, UUID, "SELECT id FROM artifact"))
+@dataclass(frozen=True, slots=True)
+class KnownArtifact:
+    """An artifact that has a row, its public number, and its manifest; marked ones too."""
+
+    id: UUID
+    project_id: int
+    number: int
+    manifest_id: UUID | None
+    is_marked: bool
 
 
-def deletions(tx: Tx) -> set[UUID]:
+def artifacts(tx: Tx) -> list[KnownArtifact]:
+    """Every artifact that has a row."""
+    return rows.many(
+        tx,
+        KnownArtifact,
+        """
+        SELECT a.id, a.project_id, a.number, coalesce(s.manifest_id, d.manifest_id) AS manifest_id,
+               a.deletion_id IS NOT NULL AS is_marked
+          FROM artifact a LEFT JOIN snapshot s ON s.artifact_id = a.id LEFT JOIN build d ON d.artifact_id = a.id
+        """,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDeletion:
+    """A deletion that has a row."""
+
+    id: UUID
+    is_journaled: bool
+
+
+def deletions(tx: Tx) -> list[KnownDeletion]:
     """Every deletion that has a row."""
-    return set(rows.column(tx, UUID, "SELECT id FROM deletion"))
+    return rows.many(tx, KnownDeletion, "SELECT id, journaled_at IS NOT NULL AS is_journaled FROM deletion")
+
+
+def images_of(tx: Tx, artifact_ids: list[UUID], digest: str) -> list[UUID]:
+    """The images of a digest that these unmarked artifacts name, their artifacts locked."""
+    rows.run(tx, "SELECT FROM artifact WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE", {"ids": artifact_ids})
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT DISTINCT i.image_id FROM snapshot_image i JOIN artifact a ON a.id = i.artifact_id
+         WHERE i.artifact_id = ANY(%(ids)s) AND i.digest = %(digest)s AND i.image_id IS NOT NULL AND a.deletion_id IS NULL
+        """,
+        {"ids": artifact_ids, "digest": digest},
+    )
+
+
+def shown(tx: Tx, blob_ids: list[UUID]) -> list[UUID]:
+    """Those live objects that something live names."""
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT b.id FROM blob b
+         WHERE b.id = ANY(%(ids)s) AND b.state = 'live' AND b.lost_at IS NULL
+           AND EXISTS (SELECT FROM live_reference r WHERE r.blob_id = b.id OFFSET 0)
+        """,
+        {"ids": blob_ids},
+    )
 
 
 def add_deletion(tx: Tx, deletion: Deletion, receipt_journaled_at: datetime | None) -> None:
@@ -156,11 +212,4 @@ def heads_without(tx: Tx, artifact_ids: list[UUID]) -> list[UUID]:
          ORDER BY s.artifact_id
         """,
         {"ids": artifact_ids},
-    )
-
-
-def live_blobs(tx: Tx, blob_ids: list[UUID]) -> set[UUID]:
-    """Those objects that have a live row."""
-    return set(
-        rows.column(tx, UUID, "SELECT id FROM blob WHERE id = ANY(%(ids)s) AND state = 'live'", {"ids": blob_ids})
     )

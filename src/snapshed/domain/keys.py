@@ -17,6 +17,9 @@ SYSTEM = ".snapshed/"
 
 INSTALLATION = ".snapshed/installation.json"
 
+MARK = ".snapshed/mark.json"
+"""How far this installation has lived, as the database had it a moment before."""
+
 RESERVE = ".snapshed/reserve"
 """On disk only: room that is given up for a journal entry when the disk is full, so that deletions can still free it."""
 

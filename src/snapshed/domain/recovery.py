@@ -126,16 +126,17 @@ def plan(
     reports: Sequence[ToldReport],
     journaled: Collection[UUID],
     withdrawn: Collection[tuple[UUID, str]],
+    known: Collection[UUID],
     shelf: Shelf,
     before_number: int,
 ) -> Plan:
-    """What comes back. Numbers are kept where a manifest or a report tells one below `before_number`, each once."""
+    """What comes back of what is not `known` yet. Numbers are kept where a manifest or a report tells one below `before_number`, each once."""
     by_artifact: dict[UUID, list[ToldManifest]] = {}
     doomed: list[ToldManifest] = []
     for told in manifests:
         if told.artifact_id in journaled:
             doomed.append(told)
-        else:
+        elif told.artifact_id not in known:
             by_artifact.setdefault(told.artifact_id, []).append(told)
     chosen: list[ToldManifest] = []
     left_out: list[LeftOut] = []

@@ -6,6 +6,7 @@ Which base a new snapshot is compared with is written down in the same transacti
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -21,9 +22,9 @@ from snapshed.domain import ids, manifest
 from snapshed.domain.ancestry import PassedOver
 from snapshed.domain.manifest import Manifest
 from snapshed.domain.report import Result
-from snapshed.errors import Conflict, MissingImages, NotFound, SessionOver, SnapshedError
+from snapshed.errors import Conflict, MissingImages, NotFound, SessionOver, SnapshedError, StoreUnavailable
 from snapshed.ledger import Draft, ForSession, end_sessions, give_up, sha256, store
-from snapshed.resources import Resources
+from snapshed.resources import Resources, raise_mark
 
 REPEAT = timedelta(minutes=10)
 """Within this time the same request is answered with the same snapshot: clients retry a create after a lost answer."""
@@ -153,6 +154,9 @@ def _commit_with(
         give_up(resources, [stored.id], settled=True)
         raise
     resources.failpoints.reach("snapshot.committed")
+    # So that a database restored from before this is known to be older; should it fail, a worker does it.
+    with suppress(StoreUnavailable):
+        raise_mark(resources)
 
 
 def _commit(

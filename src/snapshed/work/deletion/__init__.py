@@ -5,7 +5,7 @@ elsewhere, in `remove`.
 """
 
 from snapshed.work.deletion.journaling import journal, journal_waiting
-from snapshed.work.deletion.marking import request
+from snapshed.work.deletion.marking import request, withdraw
 from snapshed.work.deletion.orders import Filter, Order, present, preview
 from snapshed.work.deletion.releasing import release_waiting
 from snapshed.work.deletion.ruling import by_rule
@@ -20,4 +20,5 @@ __all__ = [
     "preview",
     "release_waiting",
     "request",
+    "withdraw",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,8 +11,8 @@ from snapshed.db import access, deletions, holds, releases, tombstones, withdraw
 from snapshed.db.deletions import Deletion, Target
 from snapshed.db.pool import Tx
 from snapshed.domain import ids
-from snapshed.errors import Conflict, Held, NotFound
-from snapshed.resources import Resources
+from snapshed.errors import Conflict, Held, NotFound, StoreUnavailable
+from snapshed.resources import Resources, raise_mark
 from snapshed.work.deletion.journaling import journal
 from snapshed.work.deletion.orders import Meant, Order, check_plan, count_rows, meant_by
 from snapshed.work.deletion.releasing import fits_one_step, release_step
@@ -44,7 +45,9 @@ def finish(resources: Resources, marked: Marked) -> None:
         resources.failpoints.reach("deletion.marked")
         if marked.is_released:
             resources.failpoints.reach("deletion.released")
-        journal(resources, marked.id)
+        if journal(resources, marked.id):
+            with suppress(StoreUnavailable):  # should it fail, a worker does it
+                raise_mark(resources)
 
 
 def mark(resources: Resources, tx: Tx, order: Order) -> Marked:
@@ -123,7 +126,7 @@ def _only_project(targets: Sequence[Target], order: Order) -> int | None:
 def _hide(resources: Resources, tx: Tx, deletion: Deletion, meant: Meant) -> bool:
     """Hide what is meant. True if it is also let go of already."""
     if meant.image is not None:
-        _withdraw(resources, tx, deletion, meant.image)
+        withdraw(resources, tx, deletion, meant.image)
         return True
     now = deletion.requested_at
     deletions.mark(tx, deletion.id, deletion.artifacts)
@@ -134,8 +137,8 @@ def _hide(resources: Resources, tx: Tx, deletion: Deletion, meant: Meant) -> boo
     return is_small
 
 
-def _withdraw(resources: Resources, tx: Tx, deletion: Deletion, image_id: UUID) -> None:
-    """Let go of one image everywhere: a statement each for the image's rows and its masks, however many there are.
+def withdraw(resources: Resources, tx: Tx, deletion: Deletion, image_id: UUID) -> None:
+    """Let go of one image in every artifact of the deletion: a statement each for the image's rows and its masks, however many there are.
 
     Unfinished comparisons begin again, since a worker may have the image in memory; what they had announced is
     condemned.

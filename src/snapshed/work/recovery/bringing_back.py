@@ -22,13 +22,11 @@ from snapshed.work.recovery.survey import Survey, Tell
 
 
 def bring_artifacts_back(resources: Resources, told: Survey, plan: Plan, tell: Tell) -> None:
-    """Every chosen snapshot and build that has no row yet."""
-    with resources.database.transaction() as tx:
-        known = recoveries.artifacts(tx)
+    """Every chosen snapshot and build."""
     withdrawn = _by_artifact(told)
     files = _files(told, plan)
     for done, chosen in enumerate(plan.chosen, 1):
-        if chosen.artifact_id in known or (chosen.file is not None and chosen.artifact_id not in files):
+        if chosen.file is not None and chosen.artifact_id not in files:
             continue
         back = _Back(chosen, files.get(chosen.artifact_id), withdrawn.get(chosen.artifact_id, {}))
         if _bring_back(resources, told, plan, back):
@@ -142,17 +140,18 @@ def _trace(resources: Resources, tx: Tx, artifact_id: UUID, moments: set[tuple[U
 # --- Comparisons ----------------------------------------------------------------------------------------------------
 
 
-def bring_comparisons_back(resources: Resources, told: Survey, plan: Plan, tell: Tell) -> int:
+def bring_comparisons_back(resources: Resources, told: Survey, tell: Tell) -> int:
     """Every finished comparison of two sides that are here and whose masks are. Of several of a pair the newest. Those
     that cannot come back wait to be made again. Returns how many came back."""
-    chosen = {one.artifact_id: one.stored.project_id for one in plan.chosen}
+    with resources.database.transaction() as tx:
+        here = {one.id: one.project_id for one in recoveries.artifacts(tx) if not one.is_marked}
     withdrawn = _withdrawn_since(told)
     back = 0
     for done, item in enumerate(sorted(told.reports, key=lambda one: one.stored.id, reverse=True), 1):
-        if chosen.get(item.head_id) == chosen.get(item.base_id) == item.stored.project_id:
+        if here.get(item.head_id) == here.get(item.base_id) == item.stored.project_id and item.stored.row != "live":
             back += _comparison(resources, told, item, withdrawn.get(item.stored.project_id, {}))
         tell("reports read", done)
-    _start_missing(resources, list(chosen))
+    _start_missing(resources, list(here))
     return back
 
 

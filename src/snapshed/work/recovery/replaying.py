@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -15,6 +16,7 @@ from snapshed.domain.journal import UNKNOWN, Entry
 from snapshed.domain.names import Names
 from snapshed.domain.recovery import Plan
 from snapshed.resources import Resources
+from snapshed.work.recovery.catching_up import Withdraw, delete_again
 from snapshed.work.recovery.survey import Survey
 
 _AT_ONCE = 500
@@ -45,28 +47,46 @@ def bring_projects_back(resources: Resources, told: Survey) -> list[Names]:
     return [name for name in made_up if (name.org_id, name.project_id) != (1, 1)]
 
 
-def bring_deletions_back(resources: Resources, told: Survey, plan: Plan) -> None:
-    """Give every deletion of the journal that has no row one. Those whose receipt is not there are open again."""
+def bring_deletions_back(resources: Resources, told: Survey, plan: Plan, withdraw: Withdraw) -> list[UUID]:
+    """Give every deletion of the journal that has no row one. Those whose receipt is not there are open again, and so are
+    those of what this database still shows, which is deleted again; these are returned."""
     with resources.database.transaction() as tx:
-        known = recoveries.deletions(tx)
+        known = {one.id: one.is_journaled for one in recoveries.deletions(tx)}
         projects = access.list_projects(tx, None)
+        artifacts = recoveries.artifacts(tx)
     if not projects:
-        return  # nothing was ever stored, and nothing deleted
-    missing = sorted((told.entries.keys() | told.receipts.keys()) - known)
-    homes = _Homes(told, plan, projects)
+        return []  # nothing was ever stored, and nothing deleted
+    for deletion_id in told.entries.keys() & {one for one, is_journaled in known.items() if not is_journaled}:
+        resources.database.run(
+            lambda tx, deletion_id=deletion_id: deletions.journaled(tx, deletion_id, resources.now())
+        )
+    missing = sorted((told.entries.keys() | told.receipts.keys()) - known.keys())
+    replay = _Replay(resources, told, _Homes(told, plan, projects, artifacts), withdraw)
+    again: list[UUID] = []
     for start in range(0, len(missing), _AT_ONCE):
         some = missing[start : start + _AT_ONCE]
-        resources.database.run(lambda tx, some=some: _add(resources, tx, some, told, homes))
+        again += resources.database.run(lambda tx, some=some: [one for one in some if replay.add(tx, one)])
+    return again
 
 
 class _Homes:
     """Which project each deletion is about."""
 
-    def __init__(self, told: Survey, plan: Plan, projects: list[Project]) -> None:
+    def __init__(
+        self, told: Survey, plan: Plan, projects: list[Project], artifacts: list[recoveries.KnownArtifact]
+    ) -> None:
         self.projects = {project.id: project for project in projects}
         self._first = projects[0]
-        self._of_artifact = {one.artifact_id: one.stored.project_id for one in told.manifests}
-        self.numbers = {**{one.artifact_id: one.number for one in plan.journaled if one.number}, **plan.numbers}
+        self._of_artifact = {
+            **{one.artifact_id: one.stored.project_id for one in told.manifests},
+            **{one.id: one.project_id for one in artifacts},
+        }
+        self.numbers = {
+            **{one.artifact_id: one.number for one in plan.journaled if one.number},
+            **plan.numbers,
+            **{one.id: one.number for one in artifacts},
+        }
+        self.shown = {one.id for one in artifacts if not one.is_marked}
 
     def org_of(self, entry: Entry) -> int:
         project = self.project_of(entry)
@@ -81,16 +101,34 @@ class _Homes:
         return self.projects.get(found.pop()) if len(found) == 1 else None
 
 
-def _add(resources: Resources, tx: Tx, some: list[UUID], told: Survey, homes: _Homes) -> None:
-    now = resources.now()
-    for deletion_id in some:
-        receipt = told.receipts.get(deletion_id)
-        entry = told.entries.get(deletion_id) or _of_receipt(deletion_id, receipt or {})
-        deletion = _finished(entry, receipt, homes) if receipt else _reopened(tx, entry, homes)
-        recoveries.add_deletion(tx, deletion, now if receipt else None)
-        if receipt is None:
-            doomed = {artifact: ids.trace_id(artifact) for artifact in entry.artifacts}
-            deletions.doom_traces(tx, deletion_id, doomed, now)
+@dataclass(frozen=True, slots=True)
+class _Replay:
+    """Adds deletions of the journal."""
+
+    resources: Resources
+    told: Survey
+    homes: _Homes
+    withdraw: Withdraw
+
+    def add(self, tx: Tx, deletion_id: UUID) -> bool:
+        """True if the deletion had to be carried out again."""
+        receipt = self.told.receipts.get(deletion_id)
+        entry = self.told.entries.get(deletion_id) or _of_receipt(deletion_id, receipt or {})
+        now = self.resources.now()
+        if receipt is not None and not self._is_shown(tx, entry):
+            recoveries.add_deletion(tx, _finished(entry, receipt, self.homes), now)
+            return False
+        deletion = _reopened(tx, entry, self.homes)
+        recoveries.add_deletion(tx, deletion, None)
+        doomed = {artifact: ids.trace_id(artifact) for artifact in entry.artifacts}
+        deletions.doom_traces(tx, deletion_id, doomed, now)
+        return delete_again(self.resources, tx, deletion, self.withdraw)
+
+    def _is_shown(self, tx: Tx, entry: Entry) -> bool:
+        """Whether this database, older than the deletion, still shows something of what it took."""
+        if entry.images:
+            return bool(recoveries.images_of(tx, sorted(_artifacts(entry)), entry.images[0][1]))
+        return not self.homes.shown.isdisjoint(entry.artifacts)
 
 
 def _of_receipt(deletion_id: UUID, receipt: dict[str, Any]) -> Entry:

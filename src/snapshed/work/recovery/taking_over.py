@@ -13,8 +13,6 @@ from snapshed.db.pool import Database, Tx
 from snapshed.errors import Broken, Conflict
 from snapshed.resources import PROTOCOL, Resources, add_keys, read_marker, write_marker
 
-_WHY = "The database was rebuilt from the store; look at what came back first."
-
 
 def lost(database: Database, store: Store) -> Installation:
     """Match a database that knows nothing, or whose rebuild was interrupted, with a store that knows its installation.
@@ -40,6 +38,25 @@ def lost(database: Database, store: Store) -> Installation:
     return known
 
 
+def behind(database: Database, store: Store) -> Installation:
+    """Match a database that may be older than the store with it. Raises Broken when they belong to different installations,
+    and Conflict when one of them belongs to none. Writes nothing."""
+    marker = _marker(store)
+    with database.transaction() as tx:
+        known = installation.find(tx)
+    if known is None:
+        raise Conflict(
+            "This database knows no installation, so it cannot catch up; nothing was changed. `snapshed rebuild` makes one "
+            "from the store alone."
+        )
+    if str(known.id) != marker["id"]:
+        raise Broken(
+            "The database and the object store belong to different installations. Nothing was changed; point "
+            "SNAPSHED_DATABASE_URL and SNAPSHED_STORE_URL at one."
+        )
+    return known
+
+
 def _marker(store: Store) -> dict[str, Any]:
     marker = read_marker(store)
     if marker is None:
@@ -54,15 +71,15 @@ def _marker(store: Store) -> dict[str, Any]:
     return marker
 
 
-def take_over(resources: Resources) -> Resources:
-    """Begin a new epoch, in the database first and then in the store, so that a crash in between only leaves a number
+def take_over(resources: Resources, why: str) -> Resources:
+    """Begin a new epoch, and let rules rest, `why` says why: in the database first and then in the store, so that a crash in between only leaves a number
     out. Returns the resources of the new epoch. The caller recovers alone."""
     marker = _marker(resources.store)
     epoch = max(int(marker["epoch"]), resources.installation.epoch) + 1
     now = resources.now()
 
     def write(tx: Tx) -> Installation:
-        installation.take_over(tx, resources.installation.id, epoch, PROTOCOL, _WHY, now)
+        installation.take_over(tx, resources.installation.id, epoch, PROTOCOL, why, now)
         if installation.newest_key(tx, "receipt") is None:
             add_keys(tx, now)
         for key in _public_keys(marker):
