@@ -22,7 +22,7 @@ from snapshed.errors import Broken, Busy, Conflict, Held, NotFound
 from snapshed.failpoints import Failed, Failpoints
 from snapshed.resources import opened
 from snapshed.settings import Secret, Settings
-from snapshed.work import builds, compare, deletion, holds, receipts, recovery, snapshots
+from snapshed.work import branch_holds, builds, compare, deletion, holds, receipts, recovery, retention, snapshots
 
 SHARED, OLD, NEW, ALONE = picture("white"), picture("blue"), picture("blue", "red"), picture("green")
 BASE, HEAD = {"a.png": SHARED, "b.png": OLD}, {"a.png": SHARED, "b.png": NEW}
@@ -147,6 +147,22 @@ def test_objects_of_an_earlier_release_come_back_although_their_names_tell_no_ki
     assert after.done.comparisons == 1
     assert builds.find(after.resources, [after.project.id], build).size == len(b"an app")
     at_rest(after)
+
+
+def test_rules_and_holds_of_branches_are_back(world: World, rebuild: Rebuild) -> None:
+    for days in (90, 30):
+        retention.put_rule(world.resources, world.project, {"quiet_days": days}, "token:test")
+    number = world.upload(BASE, head_ref="release")
+    standing = branch_holds.place(world.resources, world.project, "release", "an audit", "token:test", None)
+    over = branch_holds.place(world.resources, world.project, "main", "old", "token:test", None)
+    branch_holds.release(world.resources, [world.project.id], over.id, "token:test")
+    after = rebuild(world)
+    shown = retention.show(after.resources, after.project)
+    assert (shown.rule.quiet_days, shown.set_by) == (30, "token:test")
+    assert shown.paused_for
+    assert [hold.id for hold in branch_holds.list_holds(after.resources, [after.project.id])] == [standing.id]
+    with pytest.raises(Held):
+        after.delete(number)
 
 
 def test_projects_keep_their_names(world: World, rebuild: Rebuild) -> None:

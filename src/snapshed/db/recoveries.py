@@ -11,8 +11,10 @@ from psycopg.types.json import Json, Jsonb
 
 from snapshed.db import rows
 from snapshed.db.blobs import NewBlob
+from snapshed.db.branch_holds import BranchHold
 from snapshed.db.deletions import Deletion
 from snapshed.db.pool import Tx
+from snapshed.db.retention import StoredRule
 
 
 def make_live(tx: Tx, project_id: int, blobs: list[NewBlob], made_of: list[UUID], now: datetime) -> None:
@@ -212,4 +214,61 @@ def heads_without(tx: Tx, artifact_ids: list[UUID]) -> list[UUID]:
          ORDER BY s.artifact_id
         """,
         {"ids": artifact_ids},
+    )
+
+
+# --- Rules and holds of branches ----------------------------------------------------------------------------------------
+
+
+def bring_rule_back(tx: Tx, stored: StoredRule) -> None:
+    """Set a project's rule as the store was told it, unless a newer version is here."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO retention_rule AS r (project_id, version, superseded_days, quiet_days, default_days,
+                                         default_branches, set_by, set_at, noted_at)
+        VALUES (%(project)s, %(version)s, %(superseded)s, %(quiet)s, %(default)s, %(branches)s, %(by)s, %(at)s, %(at)s)
+            ON CONFLICT (project_id) DO UPDATE
+                    SET version = excluded.version, superseded_days = excluded.superseded_days,
+                        quiet_days = excluded.quiet_days, default_days = excluded.default_days,
+                        default_branches = excluded.default_branches, set_by = excluded.set_by, set_at = excluded.set_at,
+                        noted_at = excluded.noted_at
+                  WHERE r.version < excluded.version
+        """,
+        {
+            "project": stored.project_id,
+            "version": stored.version,
+            "superseded": stored.superseded_days,
+            "quiet": stored.quiet_days,
+            "default": stored.default_days,
+            "branches": stored.default_branches,
+            "by": stored.set_by,
+            "at": stored.set_at,
+        },
+    )
+
+
+def bring_branch_hold_back(tx: Tx, hold: BranchHold) -> None:
+    """Place a hold of a branch as the store was told of it; one that was released stays so, whichever note comes first."""
+    rows.run(
+        tx,
+        """
+        INSERT INTO branch_hold AS h (id, project_id, branch, reason, placed_by, placed_at, ends_at, released_by,
+                                      released_at, noted_at)
+        VALUES (%(id)s, %(project)s, %(branch)s, %(reason)s, %(by)s, %(at)s, %(ends_at)s, %(released_by)s,
+                %(released_at)s, %(at)s)
+            ON CONFLICT (id) DO UPDATE SET released_by = excluded.released_by, released_at = excluded.released_at
+                  WHERE h.released_at IS NULL AND excluded.released_at IS NOT NULL
+        """,
+        {
+            "id": hold.id,
+            "project": hold.project_id,
+            "branch": hold.branch,
+            "reason": hold.reason,
+            "by": hold.placed_by,
+            "at": hold.placed_at,
+            "ends_at": hold.ends_at,
+            "released_by": hold.released_by,
+            "released_at": hold.released_at,
+        },
     )

@@ -29,6 +29,9 @@ PROBE = ".snapshed/probe"
 JOURNAL, RECEIPTS, PROJECTS = (f"{SYSTEM}{folder}/" for folder in ("journal", "receipts", "projects"))
 """Where deletions, their signed receipts, and the names of organizations and projects are kept."""
 
+RULES, HOLDS = (f"{SYSTEM}{folder}/" for folder in ("retention", "holds"))
+"""Where the store is told of rules of projects and of holds of branches."""
+
 _KEY = re.compile(r"(\d+)/(\d+)/(\d+)/([0-9a-f]{64})\.([0-9a-f-]{36})")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -103,12 +106,12 @@ def journal_receipt(deletion_id: UUID) -> str:
 
 def retention_note(project_id: int, version: int) -> str:
     """Where the store is told a version of a project's retention rule; the highest is the one that holds."""
-    return f"{SYSTEM}retention/{project_id}/{version}.json"
+    return f"{RULES}{project_id}/{version}.json"
 
 
 def branch_hold_note(hold_id: UUID, *, is_released: bool) -> str:
     """Where the store is told that a branch is held, and where that it is held no longer."""
-    return f"{SYSTEM}holds/{hold_id}.{'released' if is_released else 'placed'}.json"
+    return f"{HOLDS}{hold_id}.{'released' if is_released else 'placed'}.json"
 
 
 def project_names(project_id: int) -> str:

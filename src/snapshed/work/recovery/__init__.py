@@ -27,6 +27,7 @@ from snapshed.work.recovery.catching_up import (
     find_damages,
     take_newer_manifests,
 )
+from snapshed.work.recovery.noted import bring_notes_back
 from snapshed.work.recovery.replaying import bring_deletions_back, bring_projects_back
 from snapshed.work.recovery.survey import Survey, Tell, survey
 from snapshed.work.recovery.taking_over import behind, lost, take_over
@@ -127,6 +128,7 @@ def _recover(resources: Resources, tell: Tell, withdraw: Withdraw) -> Recovered:
         known = {one.id: one.manifest_id for one in recoveries.artifacts(tx)}
     plan = _plan(resources, told, known.keys(), resources.installation.epoch)
     made_up = bring_projects_back(resources, told)
+    bring_notes_back(resources, told)
     again = bring_deletions_back(resources, told, plan, withdraw)
     bring_artifacts_back(resources, told, plan, tell)
     take_newer_manifests(resources, told, {one: named for one, named in known.items() if named is not None})

@@ -26,6 +26,7 @@ from snapshed.resources import Resources
 Tell = Callable[[str, int], None]
 """Is told what is being done, and how much of it is."""
 
+_TOLD = (keys.JOURNAL, keys.RECEIPTS, keys.PROJECTS, keys.RULES, keys.HOLDS)
 _PAGE = 1000
 _THREADS = 16
 _DOCUMENTS = ("manifest", "comparison")
@@ -44,6 +45,8 @@ class Survey:
     reports: list[ToldReport] = field(default_factory=list[ToldReport])
     entries: dict[UUID, Entry] = field(default_factory=dict[UUID, Entry])
     receipts: dict[UUID, dict[str, Any]] = field(default_factory=dict[UUID, dict[str, Any]])
+    notes: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """By key, what the store was told of rules and of holds of branches."""
     names: dict[int, Names] = field(default_factory=dict[int, Names])
     foreign: list[str] = field(default_factory=list[str])
     halves: list[str] = field(default_factory=list[str])
@@ -83,9 +86,12 @@ def survey(resources: Resources, tell: Tell) -> Survey:
 
 
 def _read_own(resources: Resources, told: Survey, own: Sequence[str], threads: ThreadPoolExecutor) -> None:
-    wanted = [key for key in own if key.startswith((keys.JOURNAL, keys.RECEIPTS, keys.PROJECTS))]
+    wanted = [key for key in own if key.startswith(_TOLD)]
     for key, text in zip(wanted, threads.map(resources.store.get, wanted), strict=True):
         if text is None or resources.store.half_of(key) is not None:
+            continue
+        if key.startswith((keys.RULES, keys.HOLDS)):
+            told.notes[key] = text
             continue
         if key.startswith(keys.PROJECTS):
             _read_names(told, key, text)
