@@ -276,33 +276,51 @@ def test_uploads_do_not_eat_the_room_that_journal_entries_need(dsn: str, tmp_pat
 # --- Said ------------------------------------------------------------------------------------------------------------
 
 
+def counted(world: World) -> dict[str, dict[str, float]]:
+    """Every metric by name, its values by label; one without labels has the label \"\"."""
+    return {family.name: dict(family.values) for family in measure.measure(world.resources)}
+
+
 def test_what_goes_wrong_is_counted_for_an_alarm(far: World, lying: LyingStore) -> None:
     waiting = far.upload({"one.png": b"one", "two.png": b"two"})
     far.delete(far.upload({"three.png": b"three"}))
+    far.clock.pass_time(timedelta(seconds=5))
     far.tidy()
-    numbers = measure.measure(far.resources)
-    assert numbers.removed == 2
-    assert numbers.bytes_removed > len(b"three")
-    assert numbers.failures == {"unavailable": 0, "throttled": 0, "refused": 0}
+    numbers = counted(far)
+    assert numbers["removals"][""] == 2
+    assert numbers["removed_bytes"][""] > len(b"three")
+    assert numbers["removal_failures"] == {"unavailable": 0, "throttled": 0, "refused": 0}
+    assert numbers["deletion_seconds"] == {"0.5": 5, "0.99": 5}
 
     lying.stop()
     far.delete(waiting)
-    numbers = measure.measure(far.resources)
-    assert numbers.gauges["open_deletions"][1] == 1
-    assert numbers.gauges["unjournaled_deletions"][1] == 1
+    far.clock.pass_time(timedelta(seconds=7))
+    numbers = counted(far)
+    assert numbers["open_deletions"][""] == 1
+    assert numbers["unjournaled_deletions"][""] == 1
+    assert numbers["oldest_deletion_seconds"][""] == numbers["oldest_unjournaled_seconds"][""] == 7
     lying.start()
     lying.lie = lambda ask: error(403, "AccessDenied") if ask.verb in ("remove", "remove-many") else None
     deletion.journal_waiting(far.resources)
     condemn.condemn(far.resources)
-    assert measure.measure(far.resources).gauges["tombstones_due"][1] == 3
+    assert counted(far)["tombstones_due"][""] == 3
     remove.remove(far.resources)
     far.clock.pass_time(timedelta(milliseconds=1))
-    numbers = measure.measure(far.resources)
-    assert numbers.gauges["unjournaled_deletions"][1] == 0
-    assert (numbers.gauges["tombstones_due"][1], numbers.gauges["tombstones_waiting"][1]) == (0, 3)
-    assert numbers.failing == {"unavailable": 0, "throttled": 0, "refused": 3}
-    assert numbers.failures["refused"] == 3
-    assert numbers.gauges["oldest_tombstone_seconds"][1] > 0
+    numbers = counted(far)
+    assert numbers["unjournaled_deletions"][""] == 0
+    assert (numbers["tombstones_due"][""], numbers["tombstones_waiting"][""]) == (0, 3)
+    assert numbers["tombstones_failing_by_class"] == {"unavailable": 0, "throttled": 0, "refused": 3}
+    assert numbers["removal_failures"]["refused"] == 3
+    assert numbers["oldest_tombstone_seconds"][""] > 0
+    assert numbers["tombstone_bytes"]["image"] == len(b"one") + len(b"two")
+
+    lying.lie = None
+    far.clock.pass_time(timedelta(hours=1))
+    far.tidy()
+    numbers = counted(far)
+    assert numbers["removals"][""] == 5
+    assert numbers["removal_seconds"][""] >= 3 * 3600
+    assert numbers["tombstone_bytes"] == {}
 
 
 def test_no_word_of_the_store_reaches_a_log_a_receipt_or_an_error(

@@ -41,36 +41,18 @@ def ready_for_objects(resources: Res) -> Response:
     return PlainTextResponse("OK" if is_ready else "not ready", 200 if is_ready else 503)
 
 
-class _Gauges(Collector):
+class _Numbers(Collector):
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
     def collect(self) -> Iterator[Metric]:
-        numbers = measure.measure(self._resources)
-        for name, (help_text, value) in numbers.gauges.items():
-            yield GaugeMetricFamily(f"snapshed_{name}", help_text, value=value)
-        objects = GaugeMetricFamily("snapshed_objects", "Live objects by kind.", labels=["kind"])
-        sizes = GaugeMetricFamily("snapshed_bytes", "Bytes of live objects by kind.", labels=["kind"])
-        for stock in numbers.stock:
-            objects.add_metric([stock.kind], stock.objects)
-            sizes.add_metric([stock.kind], stock.bytes)
-        yield objects
-        yield sizes
-        failing = GaugeMetricFamily(
-            "snapshed_tombstones_failing_by_class",
-            "Condemned objects the store does not remove, by class.",
-            labels=["class"],
-        )
-        failures = CounterMetricFamily(
-            "snapshed_removal_failures", "Removals the store did not grant, by class.", labels=["class"]
-        )
-        for name in measure.CLASSES:
-            failing.add_metric([name], numbers.failing[name])
-            failures.add_metric([name], numbers.failures[name])
-        yield failing
-        yield failures
-        yield CounterMetricFamily("snapshed_removals", "Objects removed and confirmed.", value=numbers.removed)
-        yield CounterMetricFamily("snapshed_removed_bytes", "Bytes of these.", value=numbers.bytes_removed)
+        for family in measure.measure(self._resources):
+            labels = [family.label] if family.label else []
+            kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+            metric = kind(f"snapshed_{family.name}", family.help, labels=labels)
+            for label, value in family.values.items():
+                metric.add_metric([label] if labels else [], value)
+            yield metric
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -78,5 +60,5 @@ class _Gauges(Collector):
 def metrics(resources: Res) -> Response:
     """Queue depths, stock and open deletions, for Prometheus."""
     registry = CollectorRegistry()
-    registry.register(_Gauges(resources))
+    registry.register(_Numbers(resources))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

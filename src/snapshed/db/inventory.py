@@ -116,17 +116,26 @@ def live_count(tx: Tx) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """How much work waits; `oldest_tombstone` in seconds. A tombstone is due, or it waits for its time."""
+    """How much work waits, and how long the oldest of each kind has, in seconds. A tombstone is due, or it waits for its
+    time."""
 
     candidates: int
+    oldest_candidate: float
     tombstones_due: int
     tombstones_waiting: int
     oldest_tombstone: float
     pending: int
+    lost: int
     deletions_open: int
+    oldest_deletion: float
     deletions_unjournaled: int
+    oldest_unjournaled: float
+    comparisons: int
+    oldest_comparison: float
     traces_due: int
     trace_removals: int
+    notes_due: int
+    snapshots: int
 
 
 def queues(tx: Tx, now: datetime) -> Queues:
@@ -134,22 +143,56 @@ def queues(tx: Tx, now: datetime) -> Queues:
         tx,
         Queues,
         """
+        WITH age (of_what, since) AS (
+            SELECT 'candidate', min(queued_at) FROM candidate
+            UNION ALL SELECT 'tombstone', min(condemned_at) FROM tombstone
+            UNION ALL SELECT 'deletion', min(requested_at) FROM deletion WHERE state = 'removing'
+            UNION ALL
+            SELECT 'unjournaled', min(requested_at) FROM deletion WHERE state = 'removing' AND journaled_at IS NULL
+            UNION ALL SELECT 'comparison', min(created_at) FROM comparison WHERE state IN ('waiting', 'running')
+        ), seconds (of_what, old) AS (
+            SELECT of_what, greatest(0, coalesce(extract(epoch FROM %(now)s - since), 0))::float8 FROM age
+        )
         SELECT (SELECT count(*) FROM candidate) AS candidates,
+               (SELECT old FROM seconds WHERE of_what = 'candidate') AS oldest_candidate,
                (SELECT count(*) FROM tombstone WHERE next_at <= %(now)s) AS tombstones_due,
                (SELECT count(*) FROM tombstone WHERE next_at > %(now)s) AS tombstones_waiting,
-               coalesce((SELECT extract(epoch FROM %(now)s - min(condemned_at)) FROM tombstone), 0)::float8
-                   AS oldest_tombstone,
+               (SELECT old FROM seconds WHERE of_what = 'tombstone') AS oldest_tombstone,
                (SELECT count(*) FROM blob WHERE state = 'pending') AS pending,
+               (SELECT count(*) FROM blob WHERE lost_at IS NOT NULL) AS lost,
                (SELECT count(*) FROM deletion WHERE state = 'removing') AS deletions_open,
+               (SELECT old FROM seconds WHERE of_what = 'deletion') AS oldest_deletion,
                (SELECT count(*) FROM deletion WHERE state = 'removing' AND journaled_at IS NULL)
                    AS deletions_unjournaled,
+               (SELECT old FROM seconds WHERE of_what = 'unjournaled') AS oldest_unjournaled,
+               (SELECT count(*) FROM comparison WHERE state IN ('waiting', 'running')) AS comparisons,
+               (SELECT old FROM seconds WHERE of_what = 'comparison') AS oldest_comparison,
                (SELECT count(*) FROM trace_due) AS traces_due,
-               (SELECT count(*) FROM trace_removal WHERE removed_at IS NULL) AS trace_removals
+               (SELECT count(*) FROM trace_removal WHERE removed_at IS NULL) AS trace_removals,
+               (SELECT count(*) FROM retention_rule WHERE noted_at IS NULL)
+                   + (SELECT count(*) FROM branch_hold WHERE noted_at IS NULL) AS notes_due,
+               (SELECT count(*) FROM artifact WHERE kind = 'snapshot' AND deletion_id IS NULL) AS snapshots
         """,
         {"now": now},
     )
     assert found is not None  # noqa: S101  a SELECT without FROM has one row
     return found
+
+
+def latencies(tx: Tx, now: datetime) -> dict[str, float]:
+    """Seconds from request to complete receipt, by quantile, of what was completed in the hour before `now`; nothing if
+    nothing was."""
+    found = tx.execute(
+        """
+        SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY d.took), percentile_disc(0.99) WITHIN GROUP (ORDER BY d.took)
+          FROM (SELECT extract(epoch FROM completed_at - requested_at)::float8 AS took
+                  FROM deletion WHERE completed_at > %(now)s - interval '1 hour') d
+        """,
+        {"now": now},
+    ).fetchone()
+    assert found is not None  # noqa: S101  an aggregate has one row
+    middle, most = found
+    return {} if middle is None else {"0.5": middle, "0.99": most}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +215,17 @@ def failing(tx: Tx) -> list[Failing]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Removals since the beginning that the store answered alike; `bytes` of those removed."""
+    """Removals since the beginning that the store answered alike; `bytes` of those removed, and `seconds` that they had
+    been condemned."""
 
     outcome: str
     objects: int
     bytes: int
+    seconds: float
 
 
 def outcomes(tx: Tx) -> list[Outcome]:
-    return rows.many(tx, Outcome, "SELECT outcome, objects, bytes FROM removal_count")
+    return rows.many(tx, Outcome, "SELECT outcome, objects, bytes, seconds FROM removal_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +241,11 @@ def stock(tx: Tx) -> list[Stock]:
         tx,
         Stock,
         "SELECT kind, count(*) AS objects, sum(size)::bigint AS bytes FROM blob WHERE state = 'live' GROUP BY kind",
+    )
+
+
+def condemned(tx: Tx) -> list[Stock]:
+    """Condemned objects and bytes by kind."""
+    return rows.many(
+        tx, Stock, "SELECT kind, count(*) AS objects, sum(bytes)::bigint AS bytes FROM tombstone GROUP BY kind"
     )

@@ -273,3 +273,32 @@ def last_run(tx: Tx, project_id: int) -> Run | None:
         """,
         {"project": project_id},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What rules have done, over all projects: since the beginning, and in the last runs. `oldest_run` in seconds."""
+
+    deleted: int
+    failures: int
+    failing: int
+    left_over: int
+    oldest_run: float
+
+
+def totals(tx: Tx, now: datetime) -> Totals:
+    found = rows.one(
+        tx,
+        Totals,
+        """
+        SELECT coalesce(sum(r.deleted_in_all), 0)::bigint AS deleted,
+               coalesce(sum(r.failed_in_all), 0)::bigint AS failures,
+               coalesce(sum(r.failed), 0)::bigint AS failing, coalesce(sum(r.left_over), 0)::bigint AS left_over,
+               greatest(0, coalesce(extract(epoch FROM %(now)s - min(coalesce(r.finished_at, r.due_at))), 0))::float8
+                   AS oldest_run
+          FROM retention_run r JOIN project p ON p.id = r.project_id AND p.state = 'active'
+        """,
+        {"now": now},
+    )
+    assert found is not None  # noqa: S101  an aggregate has one row
+    return found

@@ -205,6 +205,7 @@ def claim_tombstones(tx: Tx, claim: UUID, now: datetime, until: datetime, limit:
 class _Closed:
     blob_id: UUID
     bytes: int
+    condemned_at: datetime
 
 
 def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) -> int:
@@ -218,7 +219,7 @@ def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) 
         _Closed,
         """
         DELETE FROM tombstone WHERE storage_key = ANY(%(keys)s) AND not_final_before <= %(sent_at)s
-        RETURNING blob_id, bytes
+        RETURNING blob_id, bytes, condemned_at
         """,
         {"keys": keys, "sent_at": sent_at},
     )
@@ -239,7 +240,8 @@ def close_tombstones(tx: Tx, keys: list[str], sent_at: datetime, now: datetime) 
             {"keys": keys},
         )
     if closed:
-        count(tx, "removed", len(closed), sum(one.bytes for one in closed))
+        waited = sum((now - one.condemned_at).total_seconds() for one in closed)
+        count(tx, "removed", len(closed), sum(one.bytes for one in closed), waited)
     return len(closed)
 
 
@@ -268,16 +270,19 @@ def postpone_tombstones(tx: Tx, claim: UUID, postponed: list[Postponed]) -> None
             count(tx, error_class, number, 0)
 
 
-def count(tx: Tx, outcome: str, objects: int, size: int) -> None:
-    """Add to the removals since the beginning. Called last in a transaction and in the order of the outcomes' names, so
+def count(tx: Tx, outcome: str, objects: int, size: int, seconds: float = 0.0) -> None:
+    """Add to the removals since the beginning; `seconds` that the objects had been condemned, in all. Called last in a transaction and in the order of the outcomes' names, so
     that two workers never wait for each other in a circle."""
     rows.run(
         tx,
         """
-        INSERT INTO removal_count AS c (outcome, objects, bytes) VALUES (%(outcome)s, %(objects)s, %(bytes)s)
-            ON CONFLICT (outcome) DO UPDATE SET objects = c.objects + excluded.objects, bytes = c.bytes + excluded.bytes
+        INSERT INTO removal_count AS c (outcome, objects, bytes, seconds)
+        VALUES (%(outcome)s, %(objects)s, %(bytes)s, %(seconds)s)
+            ON CONFLICT (outcome) DO UPDATE
+               SET objects = c.objects + excluded.objects, bytes = c.bytes + excluded.bytes,
+                   seconds = c.seconds + excluded.seconds
         """,
-        {"outcome": outcome, "objects": objects, "bytes": size},
+        {"outcome": outcome, "objects": objects, "bytes": size, "seconds": max(0.0, seconds)},
     )
 
 
