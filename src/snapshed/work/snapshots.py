@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from snapshed.db import access, ancestry, blobs, comparisons, outbox, sessions, shards, snapshots
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, sessions, shards, snapshots, webhooks
 from snapshed.db.access import Project
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
@@ -374,7 +374,10 @@ def decide(resources: Resources, project_ids: list[int], number: int, decision: 
         latest = snapshots.decisions(tx, snapshot.artifact_id)
         if latest and latest[0].decision == decision and latest[0].actor == actor:
             return False
-        snapshots.decide(tx, snapshot.artifact_id, decision, actor, resources.now())
+        now = resources.now()
+        snapshots.decide(tx, snapshot.artifact_id, decision, actor, now)
+        facts = {"snapshot": str(number), "decision": decision, "actor": actor}
+        webhooks.announce(tx, [snapshot.project_id], "review.decided", facts, now)
         return True
 
     return resources.database.run(write)
