@@ -20,6 +20,7 @@ NAMES = (
     "upload.announced",
     "upload.stored",
     "upload.finalised",
+    "shard.kept",
     "snapshot.stored",
     "snapshot.committed",
     "comparison.stored",

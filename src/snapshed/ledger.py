@@ -14,7 +14,7 @@ from datetime import datetime
 from uuid import UUID
 
 from snapshed.blobs import Item
-from snapshed.db import blobs, comparisons, lost, sessions, snapshots, tombstones
+from snapshed.db import blobs, comparisons, lost, sessions, shards, snapshots, tombstones
 from snapshed.db.blobs import Kind, NewBlob
 from snapshed.db.pool import Tx
 from snapshed.domain import ids
@@ -145,9 +145,11 @@ def give_up(resources: Resources, blob_ids: list[UUID], *, settled: bool) -> Non
 
 def end_sessions(resources: Resources, tx: Tx, session_ids: list[UUID]) -> None:
     """What every end of a session does, in the transaction that changed its state: its pins become candidates (by
-    trigger) and what it had only announced is condemned, until its put deadline in case the bytes still travel."""
+    trigger), what it had only announced is condemned, until its put deadline in case the bytes still travel, and what
+    its shards said is forgotten."""
     tombstones.condemn_pending(tx, tombstones.pending_of_sessions(tx, session_ids), resources.now(), settled=False)
     sessions.unpin(tx, session_ids)
+    shards.forget_bodies(tx, session_ids)
     resources.queue.wake(tx)
 
 

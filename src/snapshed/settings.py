@@ -83,6 +83,12 @@ def _store_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _webhook_targets(text: str) -> str:
+    if text not in ("public", "any"):
+        raise ValueError("must be public or any")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator decides. All durations are `timedelta`, all sizes are bytes."""
@@ -119,6 +125,12 @@ class Settings:
         "SNAPSHED_PUT_LIMIT", duration, timedelta(seconds=300), "The longest one stored object may take to arrive."
     )
     max_file: int = _setting("SNAPSHED_MAX_FILE", size, 256 * 2**20, "The largest object, after decompression.")
+    webhook_targets: str = _setting(
+        "SNAPSHED_WEBHOOK_TARGETS",
+        _webhook_targets,
+        "public",
+        "Webhooks go to `public` network addresses only, or to `any`, private and loopback ones too.",
+    )
     failpoint: str | None = _setting("SNAPSHED_FAILPOINT", str, None, "Tests only: die, fail or wait at a named step.")
 
     @classmethod

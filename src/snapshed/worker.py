@@ -36,6 +36,7 @@ from snapshed.work import (
     remove,
     retention,
     traces,
+    webhooks,
 )
 
 POLL_SECONDS = 1.0
@@ -64,7 +65,7 @@ def run(settings: Settings, *, stop_with_parent: bool) -> None:
 
 
 class Worker:
-    """Everything one process works on: the queue's event loop in the main thread, tidying in three others."""
+    """Everything one process works on: the queue's event loop in the main thread, tidying in others."""
 
     def __init__(self, resources: Resources, engine: Engine, stopping: threading.Event) -> None:
         self._resources = resources
@@ -204,6 +205,7 @@ _STEPS: tuple[tuple[str, Callable[[Resources], int]], ...] = (
     ("retention", lambda resources: retention.run_due(resources, deletion.by_rule)),
     ("note names", access.note_names),
     ("mark", raise_mark),
+    ("webhooks", webhooks.deliver),
 )
 
 _THREADS: tuple[tuple[str, ...], ...] = (
@@ -223,4 +225,6 @@ _THREADS: tuple[tuple[str, ...], ...] = (
     ("close",),
     # Apart: nobody waits for a rule, and nobody should wait because of one.
     ("note rules", "note holds", "retention"),
+    # Apart: whoever is told may be slow to answer.
+    ("webhooks",),
 )

@@ -397,6 +397,25 @@ def a_worker_dies_over_an_abandoned_upload(stage: Stage, failpoint: str) -> None
     stage.open(worker=True)
 
 
+@told("http", "shard.kept", "snapshot.stored", "snapshot.committed")
+def the_last_shard_breaks_off_before_it_is_answered(stage: Stage, failpoint: str) -> None:
+    """Two jobs upload a shard each; the second sees an error. It hands its part in again, and whichever step the server
+    died at there is one snapshot, and it is whole."""
+    stage.open()
+    images = {"one.png": picture("shard one"), "two.png": picture("shard two")}
+    bodies = [manifest("sharded", {name: image}, "c" * 40) for name, image in images.items()]
+    session = stage.client.upload_options(group="night", shards="2")
+    assert {part.status for part in stage.client.insert(session, list(images.values()))} == {201}
+    assert stage.client.shard(session, 1, bodies[0]).json()["missing"] == [2]
+    stage.cut_off(failpoint, lambda client: client.shard(moved(session, client), 2, bodies[1]))
+    stage.open(worker=True)
+    made = expect(stage.client.shard(moved(session, stage.client), 2, bodies[1]), 200)
+    assert (made["imageCount"], made["missing"]) == (2, [])
+    newest = expect(stage.client.by_commit("c" * 40), 200)
+    assert newest["head_artifact_id"] == made["artifactId"]
+    expect(stage.client.order(project="main", everything=True), 202)
+
+
 @told("http", "hold.stored", "hold.committed")
 def a_hold_breaks_off_before_it_is_answered(stage: Stage, failpoint: str) -> None:
     """Somebody places a hold and sees an error. Either it stands, and then the snapshot cannot be deleted, or it does

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 OURS = [line for line in LINES if line.startswith(".venv/bin/snapshed ")]
-GROUPS = {"token", "project", "hold", "key", "retention"}
+GROUPS = {"token", "project", "hold", "key", "retention", "webhook"}
 
 
 @pytest.mark.parametrize("line", OURS)

@@ -89,6 +89,23 @@ ROUTES = [
         template="/api/0/projects/{org}/{project}/preprodartifacts/snapshots/",
     ),
     Route(
+        "shard",
+        "PUT",
+        lambda at: f"{at.project.snapshots_path}shards/1/",
+        "upload",
+        400,
+        lambda _: manifest_of({}),
+        template="/api/0/projects/{org}/{project}/preprodartifacts/snapshots/shards/{number}/",
+    ),
+    Route(
+        "group of shards",
+        "GET",
+        lambda at: f"{at.project.snapshots_path}group/?key=never",
+        "read",
+        404,
+        template="/api/0/projects/{org}/{project}/preprodartifacts/snapshots/group/",
+    ),
+    Route(
         "details",
         "GET",
         lambda at: at.project.snapshot_path(at.snapshot),

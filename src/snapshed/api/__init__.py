@@ -17,10 +17,11 @@ from snapshed.api import (
     object_batch,
     objects,
     retention,
+    shards,
     snapshots,
 )
 
 router = APIRouter()
 _BLOBS = (image_batch, image_objects, object_batch, multipart, objects)
-for room in (health, *_BLOBS, snapshots, images, archives, builds, deletions, holds, retention):
+for room in (health, *_BLOBS, shards, snapshots, images, archives, builds, deletions, holds, retention):
     router.include_router(room.router)

@@ -17,9 +17,10 @@ from snapshed.bodies import Body, spooled, unpacked
 from snapshed.domain.grants import USE_CASE
 from snapshed.errors import Forbidden, Invalid, NotFound
 from snapshed.resources import Resources
-from snapshed.work import deletion, recompare, snapshots, uploads
+from snapshed.work import deletion, recompare, shards, snapshots, uploads
 from snapshed.work.access import Actor
 from snapshed.work.deletion import Order
+from snapshed.work.snapshots import Created
 
 router = APIRouter(prefix="/api/0", tags=["snapshots"])
 
@@ -36,17 +37,23 @@ _SNAPSHOT = "/organizations/{org}/preprodartifacts/snapshots/{number}/"
 
 @router.get(f"{_PROJECT}/upload-options/")
 def upload_options(org: str, project: str, request: Request, resources: Res, actor: Asker) -> dict[str, Any]:
-    """Open an upload session and say where and how to upload images in it."""
+    """Open an upload session, or with `group` and `shards` join one, and say where and how to upload images in it."""
     found = project_of(resources, actor, org, project, "upload")
     if request.query_params.get("usecase", USE_CASE) not in _USE_CASES:
         raise Invalid("Invalid usecase")
-    opened = uploads.begin(resources, found.org_id, found.id, actor.principal)
+    if (group := request.query_params.get("group")) is not None:
+        count = request.query_params.get("shards", "")
+        if not count.isascii() or not count.isdigit() or len(count) > 4:
+            raise Invalid("Say how many shards the group has: shards=5.")
+        token = shards.join(resources, found.org_id, found.id, actor.principal, group, int(count))
+    else:
+        token = uploads.begin(resources, found.org_id, found.id, actor.principal).token
     return {
         "objectstore": {
             "url": address_of(request),
             "usecase": USE_CASE,
             "scopes": [["org", str(found.org_id)], ["project", str(found.id)]],
-            "authToken": opened.token,
+            "authToken": token,
             "expirationPolicy": "manual",
         }
     }
@@ -64,7 +71,11 @@ def create(org: str, project: str, request: Request, resources: Res, actor: Aske
         if grant.project_id != found.id:
             raise Forbidden("The upload token is for another project.")
         session_id = grant.session_id
-    created = snapshots.create(resources, found, actor.principal, text, session_id)
+    return created_document(request, snapshots.create(resources, found, actor.principal, text, session_id))
+
+
+def created_document(request: Request, created: Created) -> dict[str, Any]:
+    """What a client is told of the snapshot it made."""
     return {
         "artifactId": str(created.number),
         "snapshotMetricsId": str(created.number),

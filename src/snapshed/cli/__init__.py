@@ -11,7 +11,7 @@ import typer
 import typer.exceptions
 
 from snapshed import __version__
-from snapshed.cli import backup, client, demo, diff, holds, keys, operate, rebuild, reconcile, retention
+from snapshed.cli import backup, client, demo, diff, holds, keys, operate, rebuild, reconcile, retention, webhooks
 from snapshed.errors import Broken, Refused, SnapshedError, Unavailable
 
 USAGE = 2
@@ -33,6 +33,7 @@ backup.register(app)
 holds.register(app)
 retention.register(app)
 keys.register(app)
+webhooks.register(app)
 client.register(app)
 diff.register(app)
 demo.register(app)

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from snapshed import settings
-from snapshed.cli import archives, commit, images, receipts, transfer, waiting
+from snapshed.cli import archives, commit, images, receipts, shards, transfer, waiting
 from snapshed.cli.commit import Facts
 from snapshed.cli.http import Document, Server, inner, items, server_of
+from snapshed.cli.shards import Handed
 from snapshed.cli.terminal import Output, counted, sized
 from snapshed.errors import Broken, Invalid, Unavailable
 
@@ -27,6 +28,9 @@ Url = Annotated[
 Token = Annotated[str | None, typer.Option(help="Token; better in the environment than here.", envvar="SNAPSHED_TOKEN")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Number = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="The snapshot's number.")]
+Group = Annotated[
+    str | None, typer.Option(help="What the jobs of one sharded upload call their snapshot; the same in all of them.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the verdict and exit as `snapshed wait` does.")]
 
 
@@ -61,13 +65,16 @@ def upload(
     no_git_metadata: Annotated[
         bool, typer.Option("--no-git-metadata", help="Find out nothing from CI and git.")
     ] = False,
+    shard: Annotated[str | None, typer.Option(help="This is one of several jobs, such as 2/5; with --group.")] = None,
+    group: Group = None,
     wait: Wait = False,
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a folder of images as a new snapshot."""
+    """Upload a folder of images as a new snapshot, or as one shard of one."""
     output = Output(as_json=as_json)
+    one_of = shards.read(shard, group)
     given: dict[str, str | int | None] = {
         "head_sha": head_sha,
         "base_sha": base_sha,
@@ -87,22 +94,31 @@ def upload(
     if selective or all_image_file_names_file is not None:
         options["selective"] = True
     with server_of(token, url) as server:
-        scan = _scan(folder, output)
+        scan = _scan(folder, output, may_be_empty=one_of is not None)
         _say_facts(facts, output)
         body = transfer.wanted(app_id, scan.files, options)
-        made = transfer.upload(server, project, scan, body, output)
-        outcome = waiting.verdict(server, made.number, _WAIT_SECONDS, output) if wait else None
+        if one_of is None:
+            made = transfer.upload(server, project, scan, body, output)
+            handed = Handed(made, [], made.already, made.sent)
+        else:
+            handed = shards.upload(server, project, one_of, scan, body, output)
+        number = handed.made.number if handed.made else None
+        if wait and number is None and one_of is not None:
+            number = shards.snapshot_of(server, project, one_of.group, _WAIT_SECONDS, output)
+        outcome = waiting.verdict(server, number, _WAIT_SECONDS, output) if wait and number else None
+        page = server.page(number) if number else None
     if as_json:
         document: Document = {
-            "snapshot": made.number,
-            "images": made.images,
-            "already_uploaded": made.already,
-            "uploaded": made.sent,
+            "snapshot": number,
+            "images": handed.made.images if handed.made else len(scan.files),
+            "already_uploaded": handed.already,
+            "uploaded": handed.sent,
             "left_out": list(scan.left_out),
             "commit": {name: fact.value for name, fact in facts.items()},
-            "url": made.url,
         }
-        output.document(document | (outcome.document if outcome else {}) | {"url": made.url})
+        missing = {} if one_of is None else {"missing_shards": handed.missing}
+        url_of = {"url": handed.made.url if handed.made else page}
+        output.document(document | missing | (outcome.document if outcome else {}) | url_of)
     if outcome is not None:
         output.say(waiting.sentence(outcome))
         raise typer.Exit(outcome.exit_code)
@@ -112,11 +128,11 @@ def _found_facts(given: dict[str, str | int | None]) -> Facts:
     return commit.detect(given, os.environ, commit.read_event(os.environ), commit.read_checkout(Path.cwd()))
 
 
-def _scan(folder: Path, output: Output) -> images.Scan:
+def _scan(folder: Path, output: Output, *, may_be_empty: bool) -> images.Scan:
     scan = images.scan(folder)
     for sentence in scan.left_out:
         output.warn(sentence)
-    if not scan.files:
+    if not scan.files and not may_be_empty:
         raise Invalid(f"There are no PNG or JPEG files in {folder}; nothing was uploaded.")
     output.say(f"Found {counted(len(scan.files), 'image')} in {folder}.")
     return scan
@@ -145,14 +161,16 @@ def wait(
     snapshot: Annotated[str | None, typer.Argument(metavar="SNAPSHOT", help="The snapshot's number.")] = None,
     commit_sha: Annotated[str | None, typer.Option("--commit", help="Take the newest snapshot of this commit.")] = None,
     app_id: Annotated[str | None, typer.Option(help="With --commit: only snapshots of this app.")] = None,
+    group: Group = None,
+    project: Annotated[str, typer.Option(help="With --group: its project.")] = "main",
     timeout: Annotated[str, typer.Option(help="How long to wait, such as 90s or 10m.")] = "600s",
     url: Url = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
     """Wait for a verdict. Exit 0: no unapproved change. 1: changes need review. 2: refused or failed. 75: time is up."""
-    if (snapshot is None) == (commit_sha is None):
-        raise Invalid("Name a snapshot by its number, or a commit with --commit.")
+    if sum(named is not None for named in (snapshot, commit_sha, group)) != 1:
+        raise Invalid("Name a snapshot by its number, a commit with --commit, or a sharded upload with --group.")
     if app_id is not None and commit_sha is None:
         raise Invalid("--app-id goes with --commit; a snapshot's number needs no app.")
     try:
@@ -161,7 +179,10 @@ def wait(
         raise Invalid(f"--timeout {problem}.") from None
     output = Output(as_json=as_json)
     with server_of(token, url) as server:
-        number = snapshot or waiting.newest_of_commit(server, commit_sha or "", app_id)
+        if group is not None:
+            number = shards.snapshot_of(server, project, group, seconds, output)
+        else:
+            number = snapshot or waiting.newest_of_commit(server, commit_sha or "", app_id)
         outcome = waiting.verdict(server, number, seconds, output)
     if as_json:
         output.document(outcome.document)

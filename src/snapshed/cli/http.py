@@ -103,6 +103,10 @@ class Server:
         """Send a JSON text to a project, with `extra` headers; repeated like `post`."""
         return document(self._api("POST", self._of_project(project, path), {}, body, extra))
 
+    def put_to_project(self, project: str, path: str, body: bytes, extra: Mapping[str, str]) -> Document:
+        """Put a JSON text in a place of a project; repeated like `post`."""
+        return document(self._api("PUT", self._of_project(project, path), {}, body, extra))
+
     def _of_project(self, project: str, path: str) -> str:
         return f"projects/{quote(self.org, safe='')}/{quote(project, safe='')}/{path}"
 

@@ -21,7 +21,7 @@ from multipart import (
     parse_options_header,  # pyright: ignore[reportUnknownVariableType]  untyped options
 )
 
-from snapshed.cli.http import Content, Server, failure, inner
+from snapshed.cli.http import Content, Document, Server, failure, inner
 from snapshed.cli.images import File, Scan
 from snapshed.cli.terminal import Output, counted, sized
 from snapshed.domain import manifest
@@ -84,6 +84,13 @@ def wanted(app_id: str, files: Iterable[File], options: dict[str, Any]) -> bytes
 def upload(server: Server, project: str, scan: Scan, body: bytes, output: Output) -> Uploaded:
     """Store every image that is not there yet and create the snapshot that `body` describes."""
     place = open_session(server, project)
+    already, sent = store_missing(server, place, scan, output)
+    answer = server.post_to_project(project, _SNAPSHOTS, body, place.headers)
+    return created(server, answer, already, sent, output)
+
+
+def store_missing(server: Server, place: Place, scan: Scan, output: Output) -> tuple[int, int]:
+    """Store every image that is not there yet. Returns how many files were, and how many images were sent."""
     by_digest = {file.digest: file for file in scan.files}
     promised = ask(server, place, list(by_digest))
     already = sum(1 for file in scan.files if file.digest in promised)
@@ -92,17 +99,23 @@ def upload(server: Server, project: str, scan: Scan, body: bytes, output: Output
     size = sum(file.size for file in missing)
     output.say(f"{summary}, uploading {len(missing):,} ({sized(size)})." if missing else f"{summary}.")
     send(server, place, missing, output)
-    created = server.post_to_project(project, _SNAPSHOTS, body, place.headers)
-    number = str(created.get("artifactId"))
-    url = str(created.get("snapshotUrl") or server.page(number))
-    output.say(f"Created snapshot {number} with {counted(len(scan.files), 'image')}.")
+    return already, len(missing)
+
+
+def created(server: Server, answer: Document, already: int, sent: int, output: Output) -> Uploaded:
+    """The snapshot that an answer says was made."""
+    number = str(answer.get("artifactId"))
+    url = str(answer.get("snapshotUrl") or server.page(number))
+    images = int(answer.get("imageCount") or 0)
+    output.say(f"Created snapshot {number} with {counted(images, 'image')}.")
     output.say(url)
-    return Uploaded(number, url, len(scan.files), already, len(missing))
+    return Uploaded(number, url, images, already, sent)
 
 
-def open_session(server: Server, project: str) -> Place:
-    """Open an upload session. Raises NotFound if the token does not reach the project."""
-    answer = server.get_of_project(project, f"{_SNAPSHOTS}upload-options/", usecase="auto")
+def open_session(server: Server, project: str, **group: str) -> Place:
+    """Open an upload session, or join that of a `group` of `shards`. Raises NotFound if the token does not reach the
+    project."""
+    answer = server.get_of_project(project, f"{_SNAPSHOTS}upload-options/", usecase="auto", **group)
     try:
         options = answer["objectstore"]
         place = Place(

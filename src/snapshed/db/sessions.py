@@ -144,7 +144,7 @@ def remembered_of(tx: Tx, session_id: UUID, request_hash: str) -> Remembered | N
 
 
 def matching(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
-    """The open session a manifest with these digests belongs to, or None.
+    """The open session a manifest with these digests belongs to, or None. A group's is nobody's alone.
 
     A session whose pinned digests are exactly these comes first. Else, only when the manifest names images that no
     live snapshot names, the session that holds them all, with as little besides as possible.
@@ -172,7 +172,7 @@ def matching(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
               JOIN blob b ON b.id = p.blob_id
               LEFT JOIN wanted w ON w.digest = b.digest
               LEFT JOIN unnamed u ON u.digest = b.digest
-             WHERE s.project_id = %(project)s AND s.state = 'open'
+             WHERE s.project_id = %(project)s AND s.state = 'open' AND s.group_key IS NULL
              GROUP BY s.id, s.opened_at
         ), counted AS (
             SELECT h.*, (SELECT count(*) FROM wanted) AS wanted, (SELECT count(*) FROM unnamed) AS unnamed FROM held h
@@ -194,7 +194,7 @@ def closest(tx: Tx, project_id: int, digests: list[str]) -> UUID | None:
         """
         SELECT s.id
           FROM session s JOIN pin p ON p.session_id = s.id JOIN blob b ON b.id = p.blob_id
-         WHERE s.project_id = %(project)s AND s.state = 'open' AND b.digest = ANY(%(digests)s)
+         WHERE s.project_id = %(project)s AND s.state = 'open' AND s.group_key IS NULL AND b.digest = ANY(%(digests)s)
          GROUP BY s.id, s.opened_at
          ORDER BY count(DISTINCT b.digest) DESC, s.opened_at DESC LIMIT 1
         """,

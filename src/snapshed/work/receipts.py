@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from snapshed.db import deletions, installation, releases, sessions, tombstones
+from snapshed.db import deletions, installation, releases, sessions, tombstones, webhooks
 from snapshed.db.blobs import NewBlob
 from snapshed.db.deletions import Deletion
 from snapshed.db.pool import Tx
@@ -112,6 +112,10 @@ def _close(resources: Resources, tx: Tx, deletion_id: UUID, verified_at: datetim
         return False
     document["signature"] = receipt.sign(document, key.kid, key.private_pem)
     deletions.complete(tx, deletion_id, document, verified_at, now)
+    reached = [deletion.project_id] if deletion.project_id else webhooks.projects_released_by(tx, deletion_id)
+    # Which snapshots it took is told only where all of them were that project's.
+    numbers = {"snapshots": [str(number) for number in deletion.snapshots]} if len(reached) == 1 else {}
+    webhooks.announce(tx, reached, "deletion.completed", {"deletion": str(deletion_id), **numbers}, now)
     return True
 
 

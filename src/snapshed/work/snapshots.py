@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from snapshed.db import access, ancestry, blobs, comparisons, outbox, sessions, snapshots
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, sessions, shards, snapshots, webhooks
 from snapshed.db.access import Project
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
@@ -22,7 +22,7 @@ from snapshed.domain import ids, manifest
 from snapshed.domain.ancestry import PassedOver
 from snapshed.domain.manifest import Manifest
 from snapshed.domain.report import Result
-from snapshed.errors import Conflict, MissingImages, NotFound, SessionOver, SnapshedError, StoreUnavailable
+from snapshed.errors import Conflict, Invalid, MissingImages, NotFound, SessionOver, SnapshedError, StoreUnavailable
 from snapshed.ledger import Draft, ForSession, end_sessions, give_up, sha256, store
 from snapshed.resources import Resources, raise_mark
 
@@ -48,15 +48,23 @@ class Plan:
 
 
 def create(
-    resources: Resources, project: Project, principal: str, body: bytes, session_id: UUID | None = None
+    resources: Resources,
+    project: Project,
+    principal: str,
+    body: bytes,
+    session_id: UUID | None = None,
+    *,
+    is_whole_group: bool = False,
 ) -> Created:
-    """Create the snapshot that `body`, a JSON manifest, describes, in the client's session if it says which that is.
-    Raises Invalid, MissingImages or Conflict, with nothing made, and Unavailable."""
+    """Create the snapshot that `body`, a JSON manifest, describes, in the client's session if it says which that is;
+    the session of a group of shards takes only the manifest of all of them. Raises Invalid, MissingImages or Conflict, with nothing made, and Unavailable."""
     wanted = manifest.parse(body)
     request_hash = hashlib.sha256(f"{project.id}\n".encode() + body).hexdigest()
 
     def decide(tx: Tx) -> Plan:
         if session_id is not None:
+            if not is_whole_group and shards.find(tx, session_id) is not None:
+                raise Invalid("This upload session belongs to a group of shards; say which shard this is.")
             return _decide_in(tx, project, session_id, request_hash)
         return _decide(resources, tx, project, principal, wanted, request_hash)
 
@@ -76,6 +84,12 @@ def create(
             raise _deleted_since(made.number) from None
         number = made.number
     return Created(number, len(wanted.images))
+
+
+def made(resources: Resources, project: Project, number: int) -> Created:
+    """What a client that asks again is told of the snapshot it made. Raises NotFound."""
+    found = find(resources, [project.id], number)
+    return Created(number, found.image_count)
 
 
 def _decide_in(tx: Tx, project: Project, session_id: UUID, request_hash: str) -> Plan:
@@ -364,7 +378,10 @@ def decide(resources: Resources, project_ids: list[int], number: int, decision: 
         latest = snapshots.decisions(tx, snapshot.artifact_id)
         if latest and latest[0].decision == decision and latest[0].actor == actor:
             return False
-        snapshots.decide(tx, snapshot.artifact_id, decision, actor, resources.now())
+        now = resources.now()
+        snapshots.decide(tx, snapshot.artifact_id, decision, actor, now)
+        facts = {"snapshot": str(number), "decision": decision, "actor": actor}
+        webhooks.announce(tx, [snapshot.project_id], "review.decided", facts, now)
         return True
 
     return resources.database.run(write)

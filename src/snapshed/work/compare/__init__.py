@@ -7,13 +7,13 @@ cannot land: it is announced under its comparison's row, which a deletion of eit
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
 
-from snapshed.db import access, ancestry, blobs, comparisons, outbox, snapshots, tombstones
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, snapshots, tombstones, webhooks
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
@@ -93,7 +93,7 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
     tombstones.condemn_pending(tx, tombstones.pending_of_comparison(tx, comparison_id), now, settled=False)
     if comparisons.attempts(tx, comparison_id) > _ATTEMPTS:
         error = f"The comparison did not succeed in {_ATTEMPTS} attempts; upload the head or the base again."
-        comparisons.fail(tx, comparison_id, claim, error, now)
+        _fail(tx, comparison, claim, error, now)
         return None
     head = snapshots.find_by_artifact(tx, comparison.head_id)
     base = snapshots.find_by_artifact(tx, comparison.base_id)
@@ -106,11 +106,11 @@ def _claim(tx: Tx, comparison_id: UUID, claim: UUID, now: datetime) -> tuple[Com
             comparisons.postpone(tx, comparison_id, claim, now + _ANCESTOR_WAIT)
         else:
             error = "Base snapshot chain incomplete (missing ancestor build)."
-            comparisons.fail(tx, comparison_id, claim, error, now)
+            _fail(tx, comparison, claim, error, now)
         return None
     except ancestors.ChainEndless:
         error = "No complete base snapshot exists in the ancestry chain."
-        comparisons.fail(tx, comparison_id, claim, error, now)
+        _fail(tx, comparison, claim, error, now)
         return None
     return comparison, Sides(
         head=head,
@@ -255,7 +255,22 @@ def _commit(
     }
     outbox.announce(tx, owner.head_id, Due(resources.new_id(), ids.trace_id(owner.head_id), "comparison", now, facts))
     _approve_as_before(tx, sides.head, results, now)
+    _announce(tx, sides.head, sides.base, "done", counts, now)
     resources.queue.wake(tx)
+
+
+def _fail(tx: Tx, comparison: Comparison, claim: UUID, error: str, now: datetime) -> None:
+    comparisons.fail(tx, comparison.id, claim, error, now)
+    if head := snapshots.find_by_artifact(tx, comparison.head_id):
+        _announce(tx, head, snapshots.find_by_artifact(tx, comparison.base_id), "failed", {}, now)
+
+
+def _announce(
+    tx: Tx, head: Snapshot, base: Snapshot | None, state: str, counts: Mapping[str, int], now: datetime
+) -> None:
+    about = {"snapshot": str(head.number), "base": str(base.number) if base else None}
+    facts = {**about, "state": state, "counts": dict(counts)}
+    webhooks.announce(tx, [head.project_id], "comparison.finished", facts, now)
 
 
 def _approve_as_before(tx: Tx, head: Snapshot, results: Sequence[Result], now: datetime) -> None:
