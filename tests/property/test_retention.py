@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snapshed.domain.retention import Fact, Rule, plan
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=400)
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How fast the machine is says nothing about a rule."""
 
 days = st.none() | st.integers(1, 500)
 rules = st.builds(Rule, days, days, days, st.sampled_from([("main",), ("main", "trunk"), ("nowhere",)]))
@@ -56,6 +59,7 @@ def whole(facts: Sequence[Fact], app: str) -> set[int]:
     return {fact.number for fact in facts if fact.app_id == app and fact.is_complete and not fact.selective}
 
 
+@patient
 @given(projects(), rules)
 def test_the_last_whole_base_of_an_app_is_never_deleted(facts: list[Fact], rule: Rule) -> None:
     """Nor is it when what the first run deleted is gone and the next one looks again."""
@@ -66,6 +70,7 @@ def test_the_last_whole_base_of_an_app_is_never_deleted(facts: list[Fact], rule:
         assert all(whole(facts, app) for app in apps)
 
 
+@patient
 @given(projects(), rules)
 def test_the_newest_whole_base_is_the_one_that_stays(facts: list[Fact], rule: Rule) -> None:
     gone = deleted(facts, rule, NOW)
@@ -81,18 +86,21 @@ def test_the_newest_whole_base_is_the_one_that_stays(facts: list[Fact], rule: Ru
             }
 
 
+@patient
 @given(projects(), rules)
 def test_what_is_held_is_never_deleted(facts: list[Fact], rule: Rule) -> None:
     held = {fact.number for fact in facts if fact.held_for and (fact.held_until is None or fact.held_until > NOW)}
     assert not held & deleted(facts, rule, NOW)
 
 
+@patient
 @given(projects(), rules)
 def test_a_base_that_is_still_to_be_compared_is_never_deleted(facts: list[Fact], rule: Rule) -> None:
     needed = {number for fact in facts for number in fact.unfinished_bases}
     assert not needed & deleted(facts, rule, NOW)
 
 
+@patient
 @given(projects(), rules)
 def test_what_a_kept_base_leans_on_is_kept(facts: list[Fact], rule: Rule) -> None:
     """A partial base whose ground is gone could never be compared with again."""
@@ -109,6 +117,7 @@ def test_what_a_kept_base_leans_on_is_kept(facts: list[Fact], rule: Rule) -> Non
                 assert ground[-1][1] in kept
 
 
+@patient
 @given(projects(), rules, st.randoms())
 def test_the_order_of_the_facts_does_not_matter(facts: list[Fact], rule: Rule, random: object) -> None:
     shuffled = list(facts)
@@ -116,12 +125,14 @@ def test_the_order_of_the_facts_does_not_matter(facts: list[Fact], rule: Rule, r
     assert plan(facts, rule, NOW) == plan(shuffled, rule, NOW)
 
 
+@patient
 @given(projects(), rules, st.lists(st.integers(0, 1200), min_size=2, max_size=6))
 def test_what_goes_at_one_time_goes_at_every_later_time(facts: list[Fact], rule: Rule, moments: list[int]) -> None:
     plans = [deleted(facts, rule, START + timedelta(days=day)) for day in sorted(moments)]
     assert all(earlier <= later for earlier, later in pairwise(plans))
 
 
+@patient
 @given(projects(), days, days, days)
 def test_a_longer_time_deletes_nothing_more(
     facts: list[Fact], superseded: int | None, quiet: int | None, default: int | None
@@ -131,6 +142,7 @@ def test_a_longer_time_deletes_nothing_more(
     assert deleted(facts, longer, NOW) <= deleted(facts, rule, NOW)
 
 
+@patient
 @given(projects(), rules)
 def test_every_snapshot_has_a_reason_in_words(facts: list[Fact], rule: Rule) -> None:
     decisions = plan(facts, rule, NOW)

@@ -30,7 +30,7 @@ MOST_SNAPSHOTS = 200
 MOST_SECONDS = 10.0
 """How much one run deletes. Then other projects, and whoever waits for a deletion, get their turn; the rest follows."""
 
-_AT_ONCE = 25
+_AT_ONCE = 50
 """Snapshots of one deletion: small enough to be marked and let go of in one short transaction."""
 
 _CLAIM = timedelta(minutes=10)
