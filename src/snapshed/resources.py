@@ -126,8 +126,8 @@ def _installation(database: Database, store: Store) -> Installation:
         raise Broken(f"The database follows protocol {known.protocol} and this version protocol {PROTOCOL}; upgrade.")
     if known.recovering:
         raise Broken(
-            "A rebuild or restore of this database has begun and not ended, so it is not opened. Run `snapshed rebuild` or "
-            "`snapshed restore` again; it goes on from what is there."
+            "A rebuild or restore of this database has begun and not ended, so it is not opened. Run what began it again, "
+            "`snapshed rebuild` or `snapshed restore`, or `snapshed recover` where `snapshed serve` did; it goes on from there."
         )
     if in_store is None:
         write_marker(database, store, known)

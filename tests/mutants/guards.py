@@ -14,7 +14,7 @@ WITHDRAWAL, HOLDS, COMMITS = "test_withdrawal.py", "test_holds.py", "test_commit
 RETENTION = "test_retention.py"
 FROZEN = "test_frozen.py"
 REUSE, BASES = "test_reuse.py", "test_bases.py"
-REBUILD = "test_rebuild.py"
+REBUILD, CATCHING_UP = "test_rebuild.py", "test_catching_up.py"
 OBJECTS, OBJECTS_WIRE = "test_objects.py", "test_objects_wire.py"
 
 
@@ -563,8 +563,8 @@ GUARDS = (
     Guard(
         "the store is listed after the wait",
         "work/recovery/__init__.py",
-        "        wait(mine.settings.put_limit)\n        return _rebuild(mine, tell)\n",
-        "        told = _rebuild(mine, tell)\n        wait(mine.settings.put_limit)\n        return told\n",
+        "        wait(mine.settings.put_limit)\n        return _recover(mine, tell, withdraw)\n",
+        "        told = _recover(mine, tell, withdraw)\n        wait(mine.settings.put_limit)\n        return told\n",
         (REBUILD,),
     ),
     Guard(
@@ -580,6 +580,34 @@ GUARDS = (
         "    if known.recovering:\n",
         "    if False:\n",
         (REBUILD,),
+    ),
+    Guard(
+        "what was deleted since the backup is deleted again",
+        "work/recovery/catching_up.py",
+        "        deletions.mark(tx, deletion.id, shown)\n",
+        "",
+        (CATCHING_UP,),
+    ),
+    Guard(
+        "a finished deletion of what an older database shows is not finished",
+        "work/recovery/replaying.py",
+        "        if receipt is not None and not self._is_shown(tx, entry):\n",
+        "        if receipt is not None:\n",
+        (CATCHING_UP,),
+    ),
+    Guard(
+        "what was announced is judged by the manifests before its session ends",
+        "work/recovery/__init__.py",
+        "    ended = end_every_session(resources)\n",
+        "    ended = 0\n",
+        (CATCHING_UP,),
+    ),
+    Guard(
+        "a database older than its store is not opened",
+        "resources.py",
+        '    if told.get("epoch") == known.epoch and told.get("mark", 0) > known.mark:\n',
+        "    if False:\n",
+        (CATCHING_UP,),
     ),
     Guard(
         "a mask of a withdrawn image does not come back",
