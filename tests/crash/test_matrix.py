@@ -408,11 +408,12 @@ def the_last_shard_breaks_off_before_it_is_answered(stage: Stage, failpoint: str
     assert {part.status for part in stage.client.insert(session, list(images.values()))} == {201}
     assert stage.client.shard(session, 1, bodies[0]).json()["missing"] == [2]
     stage.cut_off(failpoint, lambda client: client.shard(moved(session, client), 2, bodies[1]))
-    stage.open(worker=True)
+    stage.open()  # no worker yet, which could end the session before the job is back
     made = expect(stage.client.shard(moved(session, stage.client), 2, bodies[1]), 200)
     assert (made["imageCount"], made["missing"]) == (2, [])
     newest = expect(stage.client.by_commit("c" * 40), 200)
     assert newest["head_artifact_id"] == made["artifactId"]
+    stage.open(worker=True)
     expect(stage.client.order(project="main", everything=True), 202)
 
 
