@@ -29,7 +29,7 @@ from snapshed.queue import Queue
 from snapshed.settings import Settings
 from snapshed.traces import PostgresTraces
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when the rules of who may write or remove what change; an older worker then refuses to work."""
 
 _PURPOSES: tuple[Purpose, ...] = ("receipt", "upload")

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -36,7 +37,13 @@ _ARGUMENTS = [
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """A fresh installation, served on a free port."""
-    with opened(Settings.from_env({}, data=tmp_path / "data")) as resources, listening() as sock:
+    with serving(tmp_path / "data") as running:
+        yield running
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Service]:
+    with opened(Settings.from_env({}, data=folder)) as resources, listening() as sock:
         address = f"http://127.0.0.1:{sock.getsockname()[1]}"
         once = access.first_start(resources, address)
         assert once
@@ -50,7 +57,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         while not server.started:
             time.sleep(0.01)
         (project,) = access.list_projects(resources)
-        yield Service(resources, address, project, (tmp_path / "data" / "admin-token").read_text().strip(), once)
+        yield Service(resources, address, project, (folder / "admin-token").read_text().strip(), once)
         server.should_exit = True
         thread.join(10)
 

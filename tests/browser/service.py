@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -40,6 +41,7 @@ class Service:
     project: Project
     token: str
     once: str
+    engine: Engine | None = None
 
     def upload(self, images: dict[str, bytes], about: dict[str, dict[str, Any]] | None = None, **fields: Any) -> int:
         """A snapshot of these images; its number."""
@@ -57,8 +59,8 @@ class Service:
         return snapshots.create(self.resources, self.project, "token:ci", body).number
 
     def compare(self) -> None:
-        """Do every comparison that waits."""
-        with Engine(workers=2, seconds_per_pair=30, memory_bytes=2**30, max_pixels=40_000_000) as engine:
+        """Do every comparison that waits, with the engine that several tests share, if there is one."""
+        with nullcontext(self.engine) if self.engine else new_engine() as engine:
             for comparison_id in compare.unclaimed(self.resources, 100):
                 compare.compare(self.resources, engine, comparison_id, lambda: False)
 
@@ -91,6 +93,10 @@ class Service:
         )
         self.compare()
         return base, head
+
+
+def new_engine() -> Engine:
+    return Engine(workers=2, seconds_per_pair=30, memory_bytes=2**30, max_pixels=40_000_000)
 
 
 def sample(side: str) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from test_withdrawal import picture
 
 from snapshed.api.representations import details_document
 from snapshed.errors import Invalid, NotFound
-from snapshed.work import recompare, snapshots
+from snapshed.work import recompare, review, snapshots
 
 ONE, TWO, THREE, FOUR = (picture("white", colour) for colour in ("red", "green", "blue", "black"))
 
@@ -166,7 +166,7 @@ def test_what_has_no_base_cannot_be_compared_again(world: World) -> None:
 
 
 def approve(world: World, number: int) -> None:
-    snapshots.decide(world.resources, [world.project.id], number, "approved", "token:person")
+    review.decide(world.resources, [world.project.id], number, "approved", "token:person", "api")
 
 
 def test_the_same_differences_of_a_pull_request_are_approved_once(world: World, engine: Counting) -> None:  # noqa: F811
@@ -208,6 +208,6 @@ def test_a_rejection_and_a_broken_image_are_not_approved_over(world: World, engi
     compared(world, engine)
     approve(world, approved)
     rejected = world.upload(fine, **commit("e", "a", pr_number=7))
-    snapshots.decide(world.resources, [world.project.id], rejected, "rejected", "token:person")
+    review.decide(world.resources, [world.project.id], rejected, "rejected", "token:person", "api")
     compared(world, engine)
     assert shown(world, rejected)["verdict"] == "rejected"

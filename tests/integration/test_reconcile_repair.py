@@ -31,7 +31,7 @@ from snapshed.domain import ids, keys
 from snapshed.engine import Engine
 from snapshed.errors import Conflict, MissingImages, StoreUnavailable
 from snapshed.ledger import Draft, store
-from snapshed.work import repair, snapshots, traces
+from snapshed.work import repair, review, traces
 
 __all__ = ["anywhere", "engine"]
 
@@ -275,7 +275,7 @@ def test_a_damaged_report_or_mask_is_made_again_by_comparing(world: World, engin
     world.upload({"page.png": CLEAN}, **COMMIT)
     head = world.upload({"page.png": SECRET}, **NEXT)
     compared(world, engine)
-    snapshots.decide(world.resources, [world.project.id], head, "approved", "me")
+    review.decide(world.resources, [world.project.id], head, "approved", "me", "api")
     world.tidy()
     before = details(world, head)
     drop(world, key_of_kind(world, kind))

@@ -162,7 +162,7 @@ def sweep(world: World, store: WeatheredStore) -> None:
         tx.execute(
             """
             TRUNCATE artifact, snapshot, snapshot_image, comparison, comparison_image, blob, session, pin, candidate,
-                     tombstone, deletion, release, approval, object, trace, trace_due, trace_removal, build, hold,
+                     tombstone, deletion, release, approval, image_decision, object, trace, trace_due, trace_removal, build, hold,
                      multipart
             """
         )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapshed.domain.categorise import Category
-from snapshed.domain.verdict import Decision, Rules, State, Verdict, verdict
+from snapshed.domain.verdict import Decided, Rules, State, Verdict, needs_review, of_images, verdict
 
 NOTHING = {"unchanged": 7, "skipped": 2}
 CHANGED = {"unchanged": 7, "changed": 1}
@@ -43,7 +43,7 @@ BOTH = {"changed": 1, "errored": 1}
     ],
 )
 def test_each_case_has_its_word(
-    state: State | None, counts: dict[str, int], decision: Decision | None, expected: Verdict
+    state: State | None, counts: dict[str, int], decision: Decided | None, expected: Verdict
 ) -> None:
     assert verdict(state, counts, decision) == expected
 
@@ -74,13 +74,37 @@ def test_each_rule_governs_its_own_category(category: str) -> None:
 @given(
     st.sampled_from([None, *get_args(State)]),
     st.dictionaries(st.sampled_from(get_args(Category)), st.integers(0, 3)),
-    st.sampled_from([None, *get_args(Decision)]),
+    st.sampled_from([None, *get_args(Decided)]),
     st.builds(Rules),
 )
 def test_nothing_passes_with_an_image_that_nobody_could_compare(
-    state: State | None, counts: dict[str, int], decision: Decision | None, rules: Rules
+    state: State | None, counts: dict[str, int], decision: Decided | None, rules: Rules
 ) -> None:
     word = verdict(state, counts, decision, rules)
     assert word in get_args(Verdict)
     if counts.get("errored", 0):
         assert word != "passed"
+
+
+@pytest.mark.parametrize(
+    ("decided", "expected"),
+    [
+        ({}, None),
+        ({"changed": "approved"}, None),
+        ({"changed": "approved", "removed": "approved"}, None),
+        ({"changed": "approved", "removed": "approved", "errored": "approved"}, "approved"),
+        ({"changed": "approved", "removed": "approved", "errored": "rejected"}, "rejected"),
+        ({"added": "rejected"}, "rejected"),
+        ({"changed": "approved", "removed": "approved", "errored": "approved", "added": "rejected"}, "rejected"),
+        ({"absent": "rejected"}, None),
+    ],
+)
+def test_what_decisions_about_images_say_about_the_whole(decided: dict[str, Decided], expected: Decided | None) -> None:
+    categories = {category: category for category in ("changed", "removed", "errored", "added", "renamed")}
+    assert of_images(categories, decided) == expected
+
+
+def test_where_nothing_needs_a_look_nothing_follows_from_a_yes() -> None:
+    assert of_images({"new.png": "added"}, {"new.png": "approved"}) is None
+    assert of_images({"new.png": "added"}, {"new.png": "approved"}, Rules(fail_on_added=True)) == "approved"
+    assert [one for one in get_args(Category) if needs_review(one)] == ["removed", "changed", "errored"]

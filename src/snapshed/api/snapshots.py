@@ -15,9 +15,10 @@ from snapshed.api.representations import details_document, latest_base_document
 from snapshed.auth import Asker, Res, address_of, check_org, project_of, projects_of, require, upload_grant
 from snapshed.bodies import Body, spooled, unpacked
 from snapshed.domain.grants import USE_CASE
+from snapshed.domain.verdict import Decided
 from snapshed.errors import Forbidden, Invalid, NotFound
 from snapshed.resources import Resources
-from snapshed.work import deletion, recompare, shards, snapshots, uploads
+from snapshed.work import deletion, recompare, review, shards, snapshots, uploads
 from snapshed.work.access import Actor
 from snapshed.work.deletion import Order
 from snapshed.work.snapshots import Created
@@ -218,13 +219,13 @@ def reject(org: str, number: str, resources: Res, actor: Asker) -> Response:
     return decide(resources, actor, org, number, "rejected")
 
 
-def decide(resources: Resources, actor: Actor, org: str, number: str, decision: str) -> Response:
+def decide(resources: Resources, actor: Actor, org: str, number: str, decision: Decided) -> Response:
     """Remember a decision; 200 instead of 201 if this actor has decided so already."""
     check_org(actor, org)
     reach = [project.id for project in projects_of(resources, actor)]
     snapshots.find(resources, reach, number_of(number))
     require(actor, "review")
-    is_new = snapshots.decide(resources, reach, number_of(number), decision, actor.principal)
+    is_new = review.decide(resources, reach, number_of(number), decision, actor.principal, "api")
     word = decision.capitalize()
     return JSONResponse({"detail": word if is_new else f"Already {decision}"}, 201 if is_new else 200)
 

@@ -63,7 +63,7 @@ def approved_sibling(
         SELECT a.number, c.id AS comparison_id
           FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
           JOIN LATERAL (SELECT p.decision, p.actor FROM approval p
-                         WHERE p.artifact_id = a.id ORDER BY p.id DESC LIMIT 1) d ON true
+                         WHERE p.artifact_id = a.id AND p.undone_at IS NULL ORDER BY p.id DESC LIMIT 1) d ON true
           JOIN LATERAL (SELECT x.id FROM comparison x JOIN artifact b ON b.id = x.base_id
                          WHERE x.head_id = a.id AND x.state = 'done' AND b.deletion_id IS NULL
                          ORDER BY x.created_at DESC, x.id DESC LIMIT 1) c ON true

@@ -98,13 +98,15 @@ def targets_by_filter(
 
 
 def count_rows(tx: Tx, artifact_ids: list[UUID]) -> dict[str, int]:
-    """How many rows of each public kind belong to these artifacts; builds are counted where there are any."""
+    """How many rows of each public kind belong to these artifacts; builds are counted where there are any.
+    Approvals are decisions of every kind, about the whole or about one image."""
     row = tx.execute(
         """
         SELECT (SELECT count(*) FROM snapshot WHERE artifact_id = ANY(%(ids)s)),
                (SELECT count(*) FROM snapshot_image WHERE artifact_id = ANY(%(ids)s)),
                (SELECT count(*) FROM comparison WHERE head_id = ANY(%(ids)s) OR base_id = ANY(%(ids)s)),
-               (SELECT count(*) FROM approval WHERE artifact_id = ANY(%(ids)s)),
+               (SELECT count(*) FROM approval WHERE artifact_id = ANY(%(ids)s))
+                   + (SELECT count(*) FROM image_decision WHERE artifact_id = ANY(%(ids)s)),
                (SELECT count(*) FROM build WHERE artifact_id = ANY(%(ids)s))
         """,
         {"ids": artifact_ids},

@@ -147,6 +147,7 @@ def delete_rows(tx: Tx, artifact_ids: list[UUID], comparison_ids: list[UUID]) ->
     rows.run(tx, "DELETE FROM snapshot WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM build WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM hold WHERE artifact_id = ANY(%(artifacts)s)", ids)
+    rows.run(tx, "DELETE FROM image_decision WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM approval WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM trace_due WHERE artifact_id = ANY(%(artifacts)s)", ids)
     rows.run(tx, "DELETE FROM artifact WHERE id = ANY(%(artifacts)s)", ids)

@@ -327,40 +327,13 @@ def listed(tx: Tx, project_ids: list[int], before: int | None, limit: int) -> li
                 WHERE c.head_id = a.id AND b.deletion_id IS NULL
                 ORDER BY c.created_at DESC, c.id DESC LIMIT 1) c ON true
           LEFT JOIN LATERAL (
-               SELECT decision FROM approval WHERE artifact_id = a.id ORDER BY id DESC LIMIT 1) d ON true
+               SELECT decision FROM approval WHERE artifact_id = a.id AND undone_at IS NULL
+                ORDER BY id DESC LIMIT 1) d ON true
          WHERE a.project_id = ANY(%(projects)s) AND a.deletion_id IS NULL
            AND (%(before)s::bigint IS NULL OR a.number < %(before)s)
          ORDER BY a.number DESC LIMIT %(limit)s
         """,
         {"projects": project_ids, "before": before, "limit": limit},
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    actor: str
-    decided_at: datetime
-    decision: Literal["approved", "rejected"]
-
-
-def decisions(tx: Tx, artifact_id: UUID) -> list[Decision]:
-    """Every decision about a snapshot, newest first."""
-    return rows.many(
-        tx,
-        Decision,
-        "SELECT actor, decided_at, decision FROM approval WHERE artifact_id = %(id)s ORDER BY id DESC",
-        {"id": artifact_id},
-    )
-
-
-def decide(tx: Tx, artifact_id: UUID, decision: str, actor: str, now: datetime) -> None:
-    rows.run(
-        tx,
-        """
-        INSERT INTO approval (artifact_id, decision, actor, decided_at)
-        VALUES (%(artifact)s, %(decision)s, %(actor)s, %(now)s)
-        """,
-        {"artifact": artifact_id, "decision": decision, "actor": actor, "now": now},
     )
 
 

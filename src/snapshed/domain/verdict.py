@@ -5,14 +5,14 @@ Nothing is remembered here: the same facts give the same word, today and in a ye
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 Verdict = Literal["pending", "passed", "changed", "approved", "rejected", "failed", "no_base"]
 State = Literal["waiting", "running", "done", "failed"]
-Decision = Literal["approved", "rejected"]
+Decided = Literal["approved", "rejected"]
 
 
 BASE_GRACE = timedelta(minutes=10)
@@ -62,7 +62,7 @@ DEFAULT_RULES = Rules()
 # | done             | no      | no          | any      | passed   |                                               |
 # | done             | either one is yes     | approved | approved | including the images that could not be read   |
 def verdict(
-    state: State | None, counts: Mapping[str, int], decision: Decision | None, rules: Rules = DEFAULT_RULES
+    state: State | None, counts: Mapping[str, int], decision: Decided | None, rules: Rules = DEFAULT_RULES
 ) -> Verdict:
     """The word for one snapshot. `state` None means no comparison; while a base may still arrive, it is "waiting".
 
@@ -88,3 +88,30 @@ def _of_a_report(counts: Mapping[str, int], rules: Rules, *, approved: bool) -> 
     if approved:
         return "approved"
     return "failed" if errored else "changed"
+
+
+# --- Image by image ------------------------------------------------------------------------------------------------
+
+DECIDABLE = frozenset({"changed", "added", "removed", "renamed", "errored"})
+"""The differences anybody can say anything about."""
+
+
+# | any is rejected | every one that needs a person's eye is approved, and there is one | the whole |
+# |-----------------|-------------------------------------------------------------------|-----------|
+# | yes             | -                                                                 | rejected  |
+# | no              | yes                                                               | approved  |
+# | no              | no                                                                | undecided |
+def of_images(
+    categories: Mapping[str, str], decided: Mapping[str, Decided], rules: Rules = DEFAULT_RULES
+) -> Decided | None:
+    """What the decisions about single images say about the whole. `categories` holds every difference by name, `decided`
+    what stands about some of them. What no rule asks for may be decided too: a no to it is a no to the whole."""
+    needing: Collection[str] = [name for name, category in categories.items() if needs_review(category, rules)]
+    if any(decided.get(name) == "rejected" for name in categories):
+        return "rejected"
+    return "approved" if needing and all(decided.get(name) == "approved" for name in needing) else None
+
+
+def needs_review(category: str, rules: Rules = DEFAULT_RULES) -> bool:
+    """Whether a difference of this kind has to be looked at before its snapshot passes."""
+    return category == "errored" or rules.match({category: 1})

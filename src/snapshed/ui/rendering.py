@@ -5,6 +5,7 @@ Every text is escaped; no template marks anything as safe, since names and metad
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from snapshed.ui import assets, words
 
 HEADERS: Mapping[str, str] = {
     "content-security-policy": (
-        "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; form-action 'self'; "
+        "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
         "frame-ancestors 'none'; base-uri 'none'"
     ),
     "referrer-policy": "same-origin",
@@ -42,6 +43,7 @@ cast("dict[str, Any]", _templates.filters).update(
     moment=words.moment,
     iso=words.iso,
     short=words.short_sha,
+    percent=words.percent,
 )
 
 
@@ -60,6 +62,12 @@ def page(
     if looks_again:
         response.headers["refresh"] = str(AGAIN_SECONDS)
     return response
+
+
+def json_answer(document: Mapping[str, Any]) -> Response:
+    """What a module of ours asked for, with the headers of a page."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return Response(text.encode(), media_type="application/json", headers=dict(HEADERS))
 
 
 def redirect(path: str) -> Response:

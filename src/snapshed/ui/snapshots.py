@@ -1,21 +1,22 @@
-"""The list of snapshots, the page of one, and the form that decides about it.
+"""The list of snapshots and the page of one.
 
-Nothing is shown that lies outside the browser's reach, and a decision is written by `work` alone.
+Nothing is shown that lies outside the browser's reach.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from snapshed.auth import Reader, Res, address_of, check_csrf, projects_of, require
+from snapshed.auth import Reader, Res, address_of, projects_of
 from snapshed.db.snapshots import Listed
+from snapshed.domain.ancestry import SENTENCES
 from snapshed.domain.grants import allows
-from snapshed.errors import Invalid, NotFound
-from snapshed.ui import view
-from snapshed.ui.forms import Form
-from snapshed.ui.rendering import page, redirect
+from snapshed.errors import NotFound
+from snapshed.ui import desk, view
+from snapshed.ui.rendering import page
 from snapshed.ui.view import Badge, Chip
 from snapshed.work import snapshots
 
@@ -59,8 +60,10 @@ def one(
     number: int,
     section: str | None = None,
     after: str | None = None,
+    view_as: Annotated[str | None, Query(alias="view")] = None,
 ) -> Response:
-    """The page of one snapshot: all of its groups, or one of them from some name on."""
+    """The page of one snapshot: the review desk, which is a plain list without JavaScript or when asked for; or one
+    section of that list from some name on."""
     details = snapshots.details(resources, _reach(resources, reader), number)
     if section is not None and section not in view.GROUPS:
         raise NotFound("This snapshot has no such section.")
@@ -81,26 +84,17 @@ def one(
         section=section,
         folded=view.FOLDED,
         paired=view.PAIRED,
-        decisions=details.decisions,
+        is_plain=section is not None or view_as == "plain",
+        passed_over=[(one.number, SENTENCES[one.reason]) for one in details.passed_over],
+        decisions=[(one, desk.by(one.actor, one.door)) for one in details.decisions],
+        carried_from=desk.carried_from(details.decisions),
+        can_undo=any(not one.by_images for one in details.decisions),
+        standing=desk.decided(details),
         commit_address=view.commit_address(details.snapshot, details.snapshot.head_sha),
         pull_address=view.pull_address(details.snapshot),
         may_decide=allows(reader.actor.scopes, "review"),
         may_delete=allows(reader.actor.scopes, "delete"),
     )
-
-
-@router.post("/snapshots/{number:int}/decision")
-def decide(resources: Res, reader: Reader, number: int, form: Form) -> Response:
-    """Approve or reject, then show the page again."""
-    check_csrf(reader, form.get("csrf", ""))
-    reach = _reach(resources, reader)
-    snapshots.find(resources, reach, number)
-    require(reader.actor, "review")
-    decision = form.get("decision")
-    if decision not in ("approved", "rejected"):
-        raise Invalid("A decision is either approved or rejected; go back and choose one.")
-    snapshots.decide(resources, reach, number, decision, reader.actor.principal)
-    return redirect(f"/snapshots/{number}")
 
 
 def _reach(resources: Res, reader: Reader) -> list[int]:

@@ -120,8 +120,8 @@ _BADGES: Mapping[verdict.Verdict, Badge] = {
     "pending": Badge("Comparing", "wait", "The comparison is not finished yet."),
     "passed": Badge("Passed", "good", "Nothing here needs a person's eye."),
     "changed": Badge("Needs review", "look", "Somebody has to look at what changed and decide."),
-    "approved": Badge("Approved", "good", "A person looked at the changes and approved them."),
-    "rejected": Badge("Rejected", "bad", "A person looked at it and said no."),
+    "approved": Badge("Approved", "good", "What changed was looked at and approved."),
+    "rejected": Badge("Rejected", "bad", "Somebody looked at what changed and said no."),
     "failed": Badge("Failed", "bad", "Not everything could be compared, so this has not passed."),
     "no_base": Badge("No base", "plain", "There is nothing to compare this snapshot with."),
 }
@@ -141,7 +141,7 @@ def badge(
         if decision is None:
             return Badge("Waiting for base", "wait", "The base commit's snapshot has not arrived yet.")
     known = cast("verdict.State | None", state)
-    return _BADGES[verdict.verdict(known, counts or {}, cast("verdict.Decision | None", decision))]
+    return _BADGES[verdict.verdict(known, counts or {}, cast("verdict.Decided | None", decision))]
 
 
 def badge_of_listed(line: Listed, now: datetime) -> Badge:
@@ -150,7 +150,7 @@ def badge_of_listed(line: Listed, now: datetime) -> Badge:
 
 def badge_of(details: Details, now: datetime) -> Badge:
     comparison, snapshot = details.comparison, details.snapshot
-    return badge(
+    found = badge(
         comparison.state if comparison else None,
         comparison.counts if comparison else None,
         details.decisions[0].decision if details.decisions else None,
@@ -158,6 +158,9 @@ def badge_of(details: Details, now: datetime) -> Badge:
         snapshot.created_at,
         now,
     )
+    if found.label == "Approved" and details.decisions[0].actor.startswith(verdict.AUTOMATIC):
+        return Badge(found.label, found.tone, "The same changes were approved before, pixel for pixel.")
+    return found
 
 
 def chips(counts: Mapping[str, int] | None) -> list[Chip]:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from snapshed.db import access, ancestry, blobs, comparisons, outbox, sessions, shards, snapshots, webhooks
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, reviews, sessions, shards, snapshots, webhooks
 from snapshed.db.access import Project
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
+from snapshed.db.reviews import Decision, ImageDecision
 from snapshed.db.sessions import Session
-from snapshed.db.snapshots import Decision, Image, Listed, Snapshot
+from snapshed.db.snapshots import Image, Listed, Snapshot
 from snapshed.domain import ids, manifest
 from snapshed.domain.ancestry import PassedOver
 from snapshed.domain.manifest import Manifest
@@ -258,6 +259,7 @@ class Details:
     base: Snapshot | None
     base_images: list[Image]
     decisions: list[Decision]
+    image_decisions: list[ImageDecision]
     passed_over: tuple[PassedOver, ...]
 
 
@@ -291,7 +293,8 @@ def details(resources: Resources, project_ids: list[int], number: int) -> Detail
             results=results,
             base=base,
             base_images=snapshots.images_named(tx, base.artifact_id, spoken_of) if base and spoken_of else [],
-            decisions=snapshots.decisions(tx, snapshot.artifact_id),
+            decisions=reviews.decisions(tx, snapshot.artifact_id),
+            image_decisions=reviews.image_decisions(tx, snapshot.artifact_id),
             passed_over=_passed_over(tx, snapshot, comparison),
         )
 
@@ -366,25 +369,6 @@ def page(resources: Resources, project_ids: list[int], before: int | None, limit
     """A page of snapshots, newest first; `before` is the last number of the page before."""
     with resources.database.transaction() as tx:
         return snapshots.listed(tx, project_ids, before, limit)
-
-
-def decide(resources: Resources, project_ids: list[int], number: int, decision: str, actor: str) -> bool:
-    """Approve or reject a snapshot as it stands; False if this actor's newest decision is already that one."""
-
-    def write(tx: Tx) -> bool:
-        snapshot = _find(tx, project_ids, number)
-        if not snapshots.lock_unmarked(tx, [snapshot.artifact_id]):
-            raise NotFound("Snapshot not found")
-        latest = snapshots.decisions(tx, snapshot.artifact_id)
-        if latest and latest[0].decision == decision and latest[0].actor == actor:
-            return False
-        now = resources.now()
-        snapshots.decide(tx, snapshot.artifact_id, decision, actor, now)
-        facts = {"snapshot": str(number), "decision": decision, "actor": actor}
-        webhooks.announce(tx, [snapshot.project_id], "review.decided", facts, now)
-        return True
-
-    return resources.database.run(write)
 
 
 def image_key(resources: Resources, project_id: int, image: str) -> str | None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
 
-from snapshed.db import access, ancestry, blobs, comparisons, outbox, snapshots, tombstones, webhooks
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, reviews, snapshots, tombstones, webhooks
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
@@ -275,17 +275,18 @@ def _announce(
 
 def _approve_as_before(tx: Tx, head: Snapshot, results: Sequence[Result], now: datetime) -> None:
     """Approve a head whose differences a person has approved already, all of them and no other, in the newest approved
-    snapshot of the same pull request. A decision about the head itself stands."""
+    snapshot of the same pull request. Whoever decided about the head itself knew better, even
+    if it was taken back."""
     found = report.changes(results)
     if head.pr_number is None or head.head_repo_name is None or found is None:
         return
     sibling = ancestry.approved_sibling(
         tx, head.artifact_id, head.project_id, head.app_id, head.head_repo_name, head.pr_number
     )
-    if sibling is None or snapshots.decisions(tx, head.artifact_id):
+    if sibling is None or reviews.was_decided(tx, head.artifact_id):
         return
     if report.changes(comparisons.results(tx, sibling.comparison_id)) == found:
-        snapshots.decide(tx, head.artifact_id, "approved", f"{AUTOMATIC}{sibling.number}", now)
+        reviews.decide(tx, head.artifact_id, "approved", f"{AUTOMATIC}{sibling.number}", "rule", now)
 
 
 def unclaimed(resources: Resources, limit: int) -> list[UUID]:
