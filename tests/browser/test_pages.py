@@ -377,6 +377,8 @@ def test_no_page_has_a_barrier_or_scrolls_sideways(service: Service, person: Pag
         f"/snapshots/{head}/delete",
         "/deletions",
         f"/deletions/{receipt}",
+        "/storage",
+        "/?state=Passed",
         "/absent",
     ]
     for path in paths:

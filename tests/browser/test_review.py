@@ -11,7 +11,7 @@ from browser.service import Service, new_engine, png
 from browser.test_pages import HOSTILE, look_for_barriers
 from playwright.sync_api import Page, Route, expect
 
-from snapshed.work import snapshots
+from snapshed.work import deletion, snapshots
 
 pytestmark = pytest.mark.browser
 
@@ -285,3 +285,43 @@ def test_an_image_is_followed_through_its_snapshots(service: Service, person: Pa
     expect(person.locator(".content").first).to_contain_text(f"Changed in #{second}, 100 %: approved by token:admin")
     expect(person.locator(".content").last).to_contain_text(f"Snapshot #{first}")
     look_for_barriers(person, "history")
+
+
+# --- Lists ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_is_filtered_by_its_address(service: Service, person: Page) -> None:
+    base = next(SHAS)
+    common = {"app_id": "filtered", "head_repo_name": "acme/shop"}
+    first = service.upload({"a.png": png((1, 1, 1))}, head_sha=base, head_ref="main", **common)
+    branch = {"head_ref": "feature/x", "pr_number": 41}
+    second = service.upload({"a.png": png((1, 200, 1))}, head_sha=next(SHAS), base_sha=base, **branch, **common)
+    service.compare()
+    person.goto("/?app=filtered")
+    expect(person.locator(".line .hash")).to_have_text([f"#{second}", f"#{first}"])
+    person.get_by_label("State").select_option("Needs review")
+    person.get_by_role("button", name="Filter").click()
+    expect(person.locator(".line .hash")).to_have_text([f"#{second}"])
+    person.goto(f"/?q={base[-8:]}&app=filtered")
+    expect(person.get_by_text("No snapshot is like that.")).to_be_visible()
+    for address in ("/?q=41&app=filtered", "/?branch=feature/x&app=filtered"):
+        person.goto(address)
+        expect(person.locator(".line .hash")).to_have_text([f"#{second}"])
+
+
+def test_the_storage_page_tells_what_the_store_holds(service: Service, person: Page) -> None:
+    service.upload({"a.png": png((1, 2, 3)), "b.png": png((1, 2, 3))}, head_sha=next(SHAS), head_ref="stock")
+    gone = service.upload({"c.png": png((3, 2, 1))}, head_sha=next(SHAS))
+    order = deletion.Order(service.project.org_id, [service.project], "token:ci", snapshots=[gone])
+    deletion.request(service.resources, order)
+    service.tidy()
+    objects = service.resources.settings.data / "objects"
+    files = [file for file in objects.rglob("*") if file.is_file() and ".snapshed" not in file.parts]
+    person.goto("/storage")
+    held = sum(file.stat().st_size for file in files)
+    told = [person.locator(f"#{name}").get_attribute("data-bytes") for name in ("stored", "leaving")]
+    assert sum(int(text or 0) for text in told) == held
+    row = person.get_by_role("row", name="stock")
+    size = len(png((1, 2, 3)))
+    expect(row).to_contain_text(f"{size} bytes")
+    expect(row).to_contain_text(f"{2 * size} bytes")

@@ -95,7 +95,10 @@ class Promises:
             """,
             [self._world.project.id],
         ).fetchall()
-        listed = {line.number for line in snapshots.listed(self._rows, [self._world.project.id], None, 1000)}
+        listed = {
+            line.number
+            for line in snapshots.listed(self._rows, [self._world.project.id], snapshots.Filter(), None, 1000)
+        }
         return listed | {number for (number,) in built}
 
     def _hash(self, body: bytes) -> str:

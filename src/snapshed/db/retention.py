@@ -127,7 +127,7 @@ def facts(tx: Tx, project_id: int) -> list[Fact]:
                NOT s.selective AND s.image_count > 0 AND d.artifact_id IS NULL AND NOT c.only_failed AS is_complete,
                s.base_sha IS NOT NULL AND NOT c.is_compared AS awaits_base,
                h.held_for, h.ends_at AS held_until, c.unfinished_bases,
-               CASE WHEN EXISTS (SELECT FROM approval p WHERE p.artifact_id = a.id) THEN '{}' ELSE c.done_bases END
+               CASE WHEN EXISTS (SELECT FROM approval p WHERE p.artifact_id = a.id AND p.undone_at IS NULL) THEN '{}' ELSE c.done_bases END
                    AS undecided_bases
           FROM artifact a
           JOIN snapshot s ON s.artifact_id = a.id

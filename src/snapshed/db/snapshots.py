@@ -311,7 +311,45 @@ def newest_base(tx: Tx, project_ids: list[int], app_id: str, branch: str | None)
     )
 
 
-def listed(tx: Tx, project_ids: list[int], before: int | None, limit: int) -> list[Listed]:
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What there is to filter by: an app or a branch, and how many snapshots it has."""
+
+    kind: Literal["app", "branch"]
+    name: str
+    count: int
+
+
+def offered(tx: Tx, project_ids: list[int], limit: int) -> list[Offered]:
+    """The apps and branches of unmarked snapshots, those with most of each kind."""
+    return rows.many(
+        tx,
+        Offered,
+        """
+        WITH known AS (
+            SELECT a.app_id, s.head_ref FROM artifact a JOIN snapshot s ON s.artifact_id = a.id
+             WHERE a.project_id = ANY(%(projects)s) AND a.deletion_id IS NULL
+        )
+        (SELECT 'app' AS kind, app_id AS name, count(*) FROM known GROUP BY app_id ORDER BY 3 DESC, 2 LIMIT %(limit)s)
+        UNION ALL
+        (SELECT 'branch', head_ref, count(*) FROM known WHERE head_ref IS NOT NULL
+          GROUP BY head_ref ORDER BY 3 DESC, 2 LIMIT %(limit)s)
+        """,
+        {"projects": project_ids, "limit": limit},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which snapshots are listed; None asks for nothing. `commit` is the beginning of a commit."""
+
+    app_id: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    pr_number: int | None = None
+
+
+def listed(tx: Tx, project_ids: list[int], wanted: Filter, before: int | None, limit: int) -> list[Listed]:
     """A page of unmarked snapshots, newest first, with the state of their newest comparison and decision."""
     return rows.many(
         tx,
@@ -331,9 +369,21 @@ def listed(tx: Tx, project_ids: list[int], before: int | None, limit: int) -> li
                 ORDER BY id DESC LIMIT 1) d ON true
          WHERE a.project_id = ANY(%(projects)s) AND a.deletion_id IS NULL
            AND (%(before)s::bigint IS NULL OR a.number < %(before)s)
+           AND (%(app)s::text IS NULL OR a.app_id = %(app)s)
+           AND (%(branch)s::text IS NULL OR s.head_ref = %(branch)s)
+           AND (%(commit)s::text IS NULL OR starts_with(s.head_sha, %(commit)s))
+           AND (%(pr)s::int IS NULL OR s.pr_number = %(pr)s)
          ORDER BY a.number DESC LIMIT %(limit)s
         """,
-        {"projects": project_ids, "before": before, "limit": limit},
+        {
+            "projects": project_ids,
+            "before": before,
+            "limit": limit,
+            "app": wanted.app_id,
+            "branch": wanted.branch,
+            "commit": wanted.commit,
+            "pr": wanted.pr_number,
+        },
     )
 
 

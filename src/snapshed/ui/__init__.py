@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from snapshed.ui import assets, deletions, history, images, reviewing, sign_in, snapshots
+from snapshed.ui import assets, deletions, history, images, reviewing, sign_in, snapshots, storage
 from snapshed.ui.sign_in import error_page
 
 __all__ = ["error_page", "router"]
@@ -18,5 +18,6 @@ router.include_router(sign_in.router)
 router.include_router(snapshots.router)
 router.include_router(reviewing.router)
 router.include_router(history.router)
+router.include_router(storage.router)
 router.include_router(deletions.router)
 router.include_router(images.router)

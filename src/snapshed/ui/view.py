@@ -127,6 +127,10 @@ _BADGES: Mapping[verdict.Verdict, Badge] = {
 }
 
 
+LABELS = [*(one.label for one in _BADGES.values()), "Waiting for base"]
+"""Every state a snapshot can be in, in words."""
+
+
 def badge(
     state: str | None,
     counts: Mapping[str, int] | None,

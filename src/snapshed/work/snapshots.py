@@ -18,7 +18,7 @@ from snapshed.db.outbox import Due
 from snapshed.db.pool import Tx
 from snapshed.db.reviews import Decision, ImageDecision
 from snapshed.db.sessions import Session
-from snapshed.db.snapshots import Image, Listed, Snapshot
+from snapshed.db.snapshots import Filter, Image, Listed, Offered, Snapshot
 from snapshed.domain import ids, manifest
 from snapshed.domain.ancestry import PassedOver
 from snapshed.domain.manifest import Manifest
@@ -365,10 +365,18 @@ def newest_of_commit(resources: Resources, project_ids: list[int], head_sha: str
     return number
 
 
-def page(resources: Resources, project_ids: list[int], before: int | None, limit: int) -> list[Listed]:
+def page(resources: Resources, project_ids: list[int], wanted: Filter, before: int | None, limit: int) -> list[Listed]:
     """A page of snapshots, newest first; `before` is the last number of the page before."""
+    if "\0" in f"{wanted.app_id}{wanted.branch}{wanted.commit}":  # which PostgreSQL cannot even be asked for
+        return []
     with resources.database.transaction() as tx:
-        return snapshots.listed(tx, project_ids, before, limit)
+        return snapshots.listed(tx, project_ids, wanted, before, limit)
+
+
+def offered(resources: Resources, project_ids: list[int], limit: int) -> list[Offered]:
+    """The apps and branches there are to filter by."""
+    with resources.database.transaction() as tx:
+        return snapshots.offered(tx, project_ids, limit)
 
 
 def image_key(resources: Resources, project_id: int, image: str) -> str | None:
