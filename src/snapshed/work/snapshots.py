@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from snapshed.db import access, ancestry, blobs, comparisons, outbox, reviews, sessions, shards, snapshots, webhooks
+from snapshed.db import access, ancestry, blobs, comparisons, outbox, reviews, sessions, shards, snapshots
 from snapshed.db.access import Project
 from snapshed.db.comparisons import Comparison
 from snapshed.db.outbox import Due
