@@ -378,6 +378,7 @@ def test_no_page_has_a_barrier_or_scrolls_sideways(service: Service, person: Pag
         "/deletions",
         f"/deletions/{receipt}",
         "/storage",
+        "/trends",
         "/?state=Passed",
         "/absent",
     ]

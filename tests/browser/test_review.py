@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -11,7 +12,7 @@ from browser.service import Service, new_engine, png
 from browser.test_pages import HOSTILE, look_for_barriers
 from playwright.sync_api import Page, Route, expect
 
-from snapshed.work import deletion, snapshots
+from snapshed.work import access, deletion, snapshots
 
 pytestmark = pytest.mark.browser
 
@@ -271,8 +272,8 @@ def test_an_image_is_followed_through_its_snapshots(service: Service, person: Pa
     shas = [next(SHAS) for _ in range(3)]
     facts = {"app_id": "followed"}
     first = service.upload({"a.png": png((1, 1, 1))}, head_sha=shas[0], **facts)
-    second = service.upload({"a.png": png((1, 200, 1))}, head_sha=shas[1], base_sha=shas[0], **facts)
-    third = service.upload({"a.png": png((1, 200, 1))}, head_sha=shas[2], base_sha=shas[1], **facts)
+    second = service.upload({"a.png": png((77, 200, 77))}, head_sha=shas[1], base_sha=shas[0], **facts)
+    third = service.upload({"a.png": png((77, 200, 77))}, head_sha=shas[2], base_sha=shas[1], **facts)
     service.compare()
     open_desk(person, second)
     person.keyboard.press("y")
@@ -325,3 +326,24 @@ def test_the_storage_page_tells_what_the_store_holds(service: Service, person: P
     size = len(png((1, 2, 3)))
     expect(row).to_contain_text(f"{size} bytes")
     expect(row).to_contain_text(f"{2 * size} bytes")
+
+
+def test_trends_are_drawn_from_the_traces_of_what_is_still_here(service: Service, person: Page) -> None:
+    names = ["a.png", "b.png"]
+    access.add_project(service.resources, "main", "trends")
+    other = access.find_project(service.resources, service.project.org_id, "trends")
+    assert other
+    elsewhere = replace(service, project=other)
+    number = changed(elsewhere, names)
+    elsewhere.tidy()
+    person.goto("/trends?project=trends")
+    told = [chart.get_attribute("aria-label") for chart in person.locator(".chart svg").all()]
+    assert told[:4] == [
+        "Snapshots a day: at most 2, lately 2.",
+        "Images uploaded a day: at most 6, lately 6.",
+        "Images that changed: at most 2, lately 2.",
+        "Share of compared images that changed: at most 66.67 %, lately 66.67 %.",
+    ]
+    deletion.request(service.resources, deletion.Order(other.org_id, [other], "token:ci", snapshots=[number]))
+    person.reload()
+    expect(person.locator(".chart svg").first).to_have_attribute("aria-label", "Snapshots a day: at most 1, lately 1.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from snapshed.db import rows
 from snapshed.db.pool import Tx
@@ -83,4 +84,19 @@ def kept(tx: Tx, project_id: int, digests: list[str]) -> list[Kept]:
          GROUP BY b.digest, b.size
         """,
         {"project": project_id, "digests": digests},
+    )
+
+
+def artifacts_since(tx: Tx, project_ids: list[int], since: datetime, limit: int) -> list[UUID]:
+    """The newest unmarked snapshots made since then."""
+    return rows.column(
+        tx,
+        UUID,
+        """
+        SELECT a.id FROM artifact a
+         WHERE a.project_id = ANY(%(projects)s) AND a.kind = 'snapshot' AND a.deletion_id IS NULL
+           AND a.created_at >= %(since)s
+         ORDER BY a.created_at DESC LIMIT %(limit)s
+        """,
+        {"projects": project_ids, "since": since, "limit": limit},
     )

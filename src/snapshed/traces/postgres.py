@@ -102,6 +102,16 @@ class PostgresTraces:
             )
         return {(moment.trace_id, moment.event, moment.at) for moment in found}
 
+    def read(self, trace_ids: Sequence[UUID]) -> list[Trace]:
+        """Every row of these trace ids, the oldest first."""
+        with self._database.transaction() as tx:
+            return rows.many(
+                tx,
+                Trace,
+                "SELECT id, trace_id, event, at, facts FROM trace WHERE trace_id = ANY(%(ids)s) ORDER BY at, id",
+                {"ids": list(trace_ids)},
+            )
+
     def trace_ids(self) -> set[UUID]:
         """Every trace id that has a row."""
         with self._database.transaction() as tx:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from snapshed.ui import assets, deletions, history, images, reviewing, sign_in, snapshots, storage
+from snapshed.ui import assets, deletions, history, images, reviewing, sign_in, snapshots, storage, trends
 from snapshed.ui.sign_in import error_page
 
 __all__ = ["error_page", "router"]
@@ -19,5 +19,6 @@ router.include_router(snapshots.router)
 router.include_router(reviewing.router)
 router.include_router(history.router)
 router.include_router(storage.router)
+router.include_router(trends.router)
 router.include_router(deletions.router)
 router.include_router(images.router)

@@ -70,14 +70,13 @@ def undo(resources: Resources, project_ids: list[int], number: int, actor: str, 
 
     def write(tx: Tx) -> None:
         snapshot = _locked(tx, project_ids, number)
-        whole = _whole(reviews.decisions(tx, snapshot.artifact_id))
+        before = reviews.decisions(tx, snapshot.artifact_id)
+        whole = _whole(before)
         if whole is None:
             raise Conflict("Nobody has decided about the whole of this snapshot; there is nothing to undo.")
         now = resources.now()
         reviews.undo(tx, [whole.id], actor, now)
-        if not _follow(tx, snapshot, actor, door, now):
-            left = reviews.decisions(tx, snapshot.artifact_id)
-            _announce(tx, snapshot, left[0].decision if left else None, actor, now)
+        _follow(tx, snapshot, before, actor, door, now)
 
     resources.database.run(write)
 
@@ -102,11 +101,12 @@ def decide_images(
     def write(tx: Tx) -> UUID:
         snapshot = _locked(tx, project_ids, number)
         wanted = _chosen(_differences(tx, snapshot), chosen)
-        whole = _whole(reviews.decisions(tx, snapshot.artifact_id))
+        before = reviews.decisions(tx, snapshot.artifact_id)
+        whole = _whole(before)
         batch, now = resources.new_id(), resources.now()
         since = whole.id if whole else None
         reviews.decide_images(tx, snapshot.artifact_id, batch, wanted, decision, actor, door, since, now)
-        _follow(tx, snapshot, actor, door, now)
+        _follow(tx, snapshot, before, actor, door, now)
         return batch
 
     return resources.database.run(write)
@@ -121,6 +121,7 @@ def undo_images(
     def write(tx: Tx) -> None:
         snapshot = _locked(tx, project_ids, number)
         now = resources.now()
+        before = reviews.decisions(tx, snapshot.artifact_id)
         if isinstance(undone, UUID):
             count = reviews.undo_batch(tx, snapshot.artifact_id, undone, actor, now)
         else:
@@ -128,7 +129,7 @@ def undo_images(
             count = reviews.undo_images(tx, snapshot.artifact_id, names, actor, now)
         if not count:
             raise Conflict("Nothing was decided about this image by itself; there is nothing to undo.")
-        _follow(tx, snapshot, actor, door, now)
+        _follow(tx, snapshot, before, actor, door, now)
 
     resources.database.run(write)
 
@@ -192,34 +193,34 @@ def _chosen(results: Sequence[Result], chosen: Chosen) -> list[Result]:
     return found
 
 
-def _follow(tx: Tx, snapshot: Snapshot, actor: str, door: Door, now: datetime) -> bool:
-    """Bring the decision about the whole in line with those about the images, and tell if it changed by that. The caller
-    holds the snapshot's lock."""
+def _follow(tx: Tx, snapshot: Snapshot, before: Sequence[Decision], actor: str, door: Door, now: datetime) -> None:
+    """Bring the decision about the whole in line with those about the images, and announce what changed since `before`.
+    The caller holds the snapshot's lock."""
     decisions = reviews.decisions(tx, snapshot.artifact_id)
     whole = _whole(decisions)
     followed = [one for one in decisions if one.by_images and (whole is None or one.id > whole.id)]
     stated: Decided | None = whole.decision if whole else None
+    said = _said(tx, snapshot, decisions) or stated
+    if not followed or followed[0].decision != said or said == stated:
+        reviews.undo(tx, [one.id for one in followed], actor, now)
+        if said is not None and said != stated:
+            reviews.decide(tx, snapshot.artifact_id, said, actor, door, now, by_images=True)
+    if said != (before[0].decision if before else None):
+        _announce(tx, snapshot, said or "undone", actor, now)
+
+
+def _said(tx: Tx, snapshot: Snapshot, decisions: Sequence[Decision]) -> Decided | None:
+    """What the decisions about images say about the whole, as its newest comparison stands."""
     comparison = comparisons.newest(tx, snapshot.artifact_id)
-    said: Decided | None = stated
-    if comparison is not None and comparison.state == "done":
-        results = comparisons.results(tx, comparison.id)
-        stands = standing(results, decisions, reviews.image_decisions(tx, snapshot.artifact_id))
-        decided: dict[str, Decided] = {name: one.decision for name, one in stands.items() if one.decision}
-        categories = {result.name: result.category for result in results if result.name in stands}
-        said = verdict.of_images(categories, decided) or stated
-    if followed and followed[0].decision == said and said != stated:
-        return False
-    reviews.undo(tx, [one.id for one in followed], actor, now)
-    if said is not None and said != stated:
-        reviews.decide(tx, snapshot.artifact_id, said, actor, door, now, by_images=True)
-        _announce(tx, snapshot, said, actor, now)
-        return True
-    if followed:
-        _announce(tx, snapshot, stated, actor, now)
-    return bool(followed)
+    if comparison is None or comparison.state != "done":
+        return None
+    results = comparisons.results(tx, comparison.id)
+    stands = standing(results, decisions, reviews.image_decisions(tx, snapshot.artifact_id))
+    decided: dict[str, Decided] = {name: one.decision for name, one in stands.items() if one.decision}
+    categories: dict[str, str] = {result.name: result.category for result in results if result.name in stands}
+    return verdict.of_images(categories, decided)
 
 
-def _announce(tx: Tx, snapshot: Snapshot, decision: Decided | None, actor: str, now: datetime) -> None:
-    """Tell the project's receivers what is decided about the whole now; None when it was taken back."""
+def _announce(tx: Tx, snapshot: Snapshot, decision: str, actor: str, now: datetime) -> None:
     facts = {"snapshot": str(snapshot.number), "decision": decision, "actor": actor}
     webhooks.announce(tx, [snapshot.project_id], "review.decided", facts, now)
