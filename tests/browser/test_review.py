@@ -272,8 +272,8 @@ def test_an_image_is_followed_through_its_snapshots(service: Service, person: Pa
     shas = [next(SHAS) for _ in range(3)]
     facts = {"app_id": "followed"}
     first = service.upload({"a.png": png((1, 1, 1))}, head_sha=shas[0], **facts)
-    second = service.upload({"a.png": png((77, 200, 77))}, head_sha=shas[1], base_sha=shas[0], **facts)
-    third = service.upload({"a.png": png((77, 200, 77))}, head_sha=shas[2], base_sha=shas[1], **facts)
+    second = service.upload({"a.png": png((78, 201, 76))}, head_sha=shas[1], base_sha=shas[0], **facts)
+    third = service.upload({"a.png": png((78, 201, 76))}, head_sha=shas[2], base_sha=shas[1], **facts)
     service.compare()
     open_desk(person, second)
     person.keyboard.press("y")

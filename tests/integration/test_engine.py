@@ -519,7 +519,7 @@ def test_children_killed_while_idle_are_replaced(folder: Path) -> None:
 
 
 def test_a_slow_pair_times_out_and_the_next_one_is_compared(folder: Path, large: DiffTask) -> None:
-    with Engine(workers=1, seconds_per_pair=0.4, memory_bytes=1 << 30, max_pixels=MOST_PIXELS) as engine:
+    with Engine(workers=1, seconds_per_pair=1.0, memory_bytes=1 << 30, max_pixels=MOST_PIXELS) as engine:
         results = {result.name: result for result in engine.diff([large, *small_tasks(folder, 3)])}
     assert results.pop("large").reason == "timed_out"
     assert not large.mask.exists()

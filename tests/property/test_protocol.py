@@ -163,7 +163,7 @@ def sweep(world: World, store: WeatheredStore) -> None:
             """
             TRUNCATE artifact, snapshot, snapshot_image, comparison, comparison_image, blob, session, pin, candidate,
                      tombstone, deletion, release, approval, image_decision, object, trace, trace_due, trace_removal, build, hold,
-                     multipart
+                     multipart, shard, branch_hold, webhook_delivery
             """
         )
     store.inner.remove(sorted(store.stored()))

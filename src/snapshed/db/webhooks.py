@@ -95,11 +95,16 @@ def announce(tx: Tx, project_ids: Sequence[int], event: Event, facts: Mapping[st
 
 
 def projects_released_by(tx: Tx, deletion_id: UUID) -> list[int]:
-    """The projects a deletion let go of objects in: their numbers stand third in every storage key."""
+    """The projects a deletion let go of objects in: their numbers stand third in every storage key of ours. A foreign
+    file that a repair removes may be called anything."""
     return rows.column(
         tx,
         int,
-        "SELECT DISTINCT split_part(storage_key, '/', 3)::bigint FROM release WHERE deletion_id = %(deletion)s",
+        """
+        SELECT DISTINCT CASE WHEN split_part(storage_key, '/', 3) ~ '^[0-9]{1,18}$'
+                             THEN split_part(storage_key, '/', 3)::bigint ELSE 0 END
+          FROM release WHERE deletion_id = %(deletion)s
+        """,
         {"deletion": deletion_id},
     )
 
