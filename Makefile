@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run check fix test model crash mutants browser-parts clean
+.PHONY: help setup demo run check fix test test-scale model crash mutants browser-parts clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,8 +41,11 @@ browser-parts:
 	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
 	  || { echo "Chromium is needed for the page tests: install your system's chromium package." >&2; exit 1; }
 
-test: setup browser-parts ## All tests but the crash matrix, in minutes
-	$(BIN)/pytest -q -m "not crash" -n 2 --dist loadfile
+test: setup browser-parts ## The tests, in minutes
+	$(BIN)/pytest -q -m "not crash and not scale" -n 3 --dist loadfile
+
+test-scale: setup browser-parts ## What takes numbers: long histories, whole models, thousands of images, a year
+	$(BIN)/pytest -q -m "scale and not crash" -n 2
 
 model: setup ## Search the models of the protocol completely; show how each promise breaks without its guard
 	PYTHONPATH=tests $(BIN)/python -m model

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from snapshed import problems, ui
 from snapshed.resources import opened
-from snapshed.settings import Settings
+from snapshed.settings import Secret, Settings
 from snapshed.work import access
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -35,15 +35,15 @@ _ARGUMENTS = [
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def service(tmp_path: Path, dsn: str) -> Iterator[Service]:
     """A fresh installation, served on a free port."""
-    with serving(tmp_path / "data") as running:
+    with serving(tmp_path / "data", dsn) as running:
         yield running
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Service]:
-    with opened(Settings.from_env({}, data=folder)) as resources, listening() as sock:
+def serving(folder: Path, dsn: str) -> Iterator[Service]:
+    with opened(Settings(data=folder, database_url=Secret(dsn))) as resources, listening() as sock:
         address = f"http://127.0.0.1:{sock.getsockname()[1]}"
         once = access.first_start(resources, address)
         assert once

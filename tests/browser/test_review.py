@@ -10,8 +10,10 @@ import pytest
 from browser.conftest import serving
 from browser.service import Service, new_engine, png
 from browser.test_pages import HOSTILE, look_for_barriers
+from fixtures.world import a_database
 from playwright.sync_api import Page, Route, expect
 
+from snapshed.db.embedded import Embedded
 from snapshed.work import access, deletion, snapshots
 
 pytestmark = pytest.mark.browser
@@ -20,9 +22,13 @@ SHAS = (f"{number:040x}" for number in count(1))
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, cluster: Embedded, template: str) -> Iterator[Service]:
     """One installation for the whole file; every test uploads what it looks at."""
-    with serving(tmp_path_factory.mktemp("site") / "data") as running, new_engine() as running.engine:
+    with (
+        a_database(cluster, template) as dsn,
+        serving(tmp_path_factory.mktemp("site") / "data", dsn) as running,
+        new_engine() as running.engine,
+    ):
         yield running
 
 
@@ -216,6 +222,7 @@ def test_an_approval_carried_over_names_where_it_comes_from(service: Service, pe
 # --- For everybody -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.scale
 def test_ten_thousand_images_are_one_list_that_draws_what_is_seen(service: Service, person: Page) -> None:
     kinds = [png((place, 0, 0)) for place in range(40)]
     images = {f"screens/{place:05}.png": kinds[place % 40] for place in range(10_000)}

@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
     [["deletion.py", "--tiny", "--store", "disk"], ["soak.py", "--deletions", "20"]],
     ids=" ".join,
 )
+@pytest.mark.scale
 def test_a_benchmark_runs(words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, FOLDER / words[0], *words[1:]], capture_output=True, text=True, timeout=300, check=False

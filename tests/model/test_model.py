@@ -18,12 +18,14 @@ pytestmark = pytest.mark.model
 QUICK = [run for run in RUNS if run.quick]
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("run", [run for run in QUICK if run.breaks is None], ids=lambda run: run.name)
 def test_every_promise_holds_in_every_state(run: Run) -> None:
     verdict = run.search()
     assert verdict.broken is None, "\n".join(verdict.path)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("run", [run for run in QUICK if run.breaks], ids=lambda run: run.name)
 def test_a_promise_breaks_without_its_guard(run: Run) -> None:
     verdict = run.search()

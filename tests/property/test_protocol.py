@@ -192,6 +192,7 @@ MUST_HAPPEN = (
 )
 
 
+@pytest.mark.scale
 def test_every_promise_holds_in_every_history(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("_STEP_ARTIFACTS", "_STEP_IMAGES"):
         monkeypatch.setattr(releasing, bound, 50)

@@ -129,6 +129,7 @@ MB = 1_000_000
     [(Rule(), 600 * MB), (Rule(superseded_days=7, quiet_days=14, default_days=60), 170 * MB)],
     ids=["by default", "a strict rule"],
 )
+@pytest.mark.scale
 def test_under_rules_a_year_of_ci_and_more_stays_within_a_budget(rule: Rule, budget: int) -> None:
     # The longest time of the rule, and the quiet time of what may keep an old base; from then on as much goes as comes.
     level = (rule.default_days or 0) + (rule.quiet_days or 0)
@@ -137,6 +138,7 @@ def test_under_rules_a_year_of_ci_and_more_stays_within_a_budget(rule: Rule, bud
     assert max(told[level:]) <= 1.02 * max(told[:level])
 
 
+@pytest.mark.scale
 def test_without_rules_the_same_year_needs_more_and_never_less() -> None:
     told = simulated(None, 365)
     assert told == sorted(told)
