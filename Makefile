@@ -51,7 +51,7 @@ model: setup ## Search the models of the protocol completely; show how each prom
 	PYTHONPATH=tests $(BIN)/python -m model
 
 crash: setup ## Kill real processes at every named step, and check the promises
-	$(BIN)/pytest -q -m crash -n 2 tests/crash
+	$(BIN)/pytest -q -m crash -n 2
 
 mutants: setup ## Take every guard of the protocol out in turn; the tests must notice
 	PYTHONPATH=tests $(BIN)/python -m mutants.run

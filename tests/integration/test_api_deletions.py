@@ -413,6 +413,7 @@ def test_everything_empties_one_project_and_no_other(service: Service, project: 
     assert exists(project, project.snapshot({"a.png": png("everything 0")}))
 
 
+@pytest.mark.scale
 def test_a_large_deletion_hides_everything_at_once_and_is_finished_in_steps(service: Service, project: Project) -> None:
     numbers = [project.snapshot({"a.png": png(f"large {number}")}) for number in range(60)]
     receipt = project.order({"project": project.slug, "everything": True}).json()

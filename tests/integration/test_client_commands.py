@@ -696,6 +696,7 @@ def test_the_demo_proves_itself_and_leaves_nothing_behind(
     assert left_of(tmp_path) == []
 
 
+@pytest.mark.scale
 def test_the_demo_can_stay_until_it_is_interrupted(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     with demo("--keep") as process:
         assert process.stdout is not None
@@ -713,6 +714,7 @@ def test_the_demo_can_stay_until_it_is_interrupted(demo: Callable[..., subproces
     assert left_of(tmp_path) == []
 
 
+@pytest.mark.scale
 def test_a_demo_that_is_stopped_half_way_leaves_nothing_behind(
     demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -24,7 +24,10 @@ from psycopg.conninfo import conninfo_to_dict
 from snapshed.db.embedded import Embedded
 from snapshed.errors import DatabaseUnavailable
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
+]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
 
 CAP_DAC_READ_SEARCH = 1 << 2  # linux/capability.h

@@ -402,6 +402,7 @@ def in_process() -> Iterator[Any]:
         yield lambda head, base, narrow: pair.changed(head, base, mine, narrow=narrow)
 
 
+@pytest.mark.scale
 @settings(max_examples=1_500, deadline=None)
 @given(scene=scenes())
 def test_what_is_narrowed_is_judged_as_the_whole(in_process: Any, scene: tuple[Pixels, Pixels]) -> None:

@@ -69,6 +69,7 @@ def run_for(world: World, length: timedelta, step: timedelta) -> None:
 # --- Away ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.scale
 def test_an_hour_without_the_store_loses_nothing_and_ends_without_a_storm(far: World, lying: LyingStore) -> None:
     numbers = [far.upload({f"{item}.png": f"{item} {number}".encode() for item in range(3)}) for number in range(24)]
     before = [far.delete(number) for number in numbers[:12]]  # journaled, not removed yet
