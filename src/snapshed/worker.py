@@ -45,6 +45,8 @@ POLL_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
 _PROBE_SECONDS = 3600.0
 _LAST_PAIR_SECONDS = 2.0
+_LAST_SECONDS = 5.0
+"""After so long a stop is over, whatever still hangs: `serve` kills after six, and must itself be gone within ten."""
 
 _log = logger("worker")
 
@@ -60,8 +62,21 @@ def run(settings: Settings, *, stop_with_parent: bool) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    ended = threading.Event()
     with opened(settings) as resources, Engine.on_this_machine() as engine:
+        if stop_with_parent:  # who stops the database too; a worker by itself must, and takes its time
+            threading.Thread(target=_leave_late, name="leave", args=[stopping, ended, engine], daemon=True).start()
         Worker(resources, engine, stopping).serve(stop_with_parent=stop_with_parent)
+    ended.set()
+
+
+def _leave_late(stopping: threading.Event, ended: threading.Event, engine: Engine) -> None:
+    """Leave although a thread or a child does not end, as after a kill; say which, so that it can be mended."""
+    stopping.wait()
+    if not ended.wait(_LAST_SECONDS):
+        _log.warning("worker leaves late", threads=sorted(thread.name for thread in threading.enumerate()))
+        engine.abandon()
+        os._exit(0)
 
 
 class Worker:

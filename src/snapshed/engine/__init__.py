@@ -106,6 +106,12 @@ class Engine:
         if crew is not None:
             crew.dismiss()
 
+    def abandon(self) -> None:
+        """Take the folder of links away although a close hangs. Only for a process that exits at once: the kernel then
+        ends its children."""
+        for folder in list(_folders):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -147,6 +153,10 @@ class Engine:
         crew.dismiss()
 
 
+_folders: set[Path] = set()
+"""Folders of links that this process has not removed yet."""
+
+
 class _Crew:
     """One pool of children, its folder of links, and the thread that started them.
 
@@ -157,6 +167,7 @@ class _Crew:
 
     def __init__(self, workers: int, limits: Limits) -> None:
         self._links = Path(tempfile.mkdtemp(prefix="snapshed-engine-"))
+        _folders.add(self._links)
         exchange.link(self._links)
         self.pool = ProcessPool(
             max_workers=workers,
@@ -191,6 +202,7 @@ class _Crew:
         self.pool.stop()
         self.pool.join()
         shutil.rmtree(self._links, ignore_errors=True)
+        _folders.discard(self._links)
 
 
 @dataclass(frozen=True, slots=True)
